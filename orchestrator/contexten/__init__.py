@@ -1,0 +1,1 @@
+"""Contexten: durable workflow orchestration that LLM agents drive themselves."""

@@ -1,0 +1,1 @@
+"""The families of capabilities of Contexten; ``flow`` is the orchestrator."""

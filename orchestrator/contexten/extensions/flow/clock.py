@@ -1,0 +1,70 @@
+"""Time and chance: the only module that reads a clock, sleeps, or draws a random number.
+
+Everything else is handed a `Clock`, so that tests advance a fake one instead of waiting.
+Deadlines compare `monotonic()` with itself; `now()` is for people and the journal.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+import anyio
+
+_ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts, no look-alikes
+
+
+class Clock(Protocol):
+    """What the orchestrator knows of time; `SystemClock` is the real one."""
+
+    def now(self) -> datetime:
+        """The wall clock, aware, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, comparable within this process only."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait that many seconds; at once where `seconds` is not positive."""
+        ...
+
+    def random(self) -> float:
+        """A number drawn uniformly from [0, 1)."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks and random numbers."""
+
+    __slots__ = ("_random",)
+
+    def __init__(self) -> None:
+        self._random = random.Random()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(max(0.0, seconds))
+
+    def random(self) -> float:
+        return self._random.random()
+
+
+def make_id(prefix: str, at: float | None = None) -> str:
+    """A new identifier: `prefix`, then 9 characters of time (milliseconds) and 10 of chance; sorts by age."""
+    millis = int((time.time() if at is None else at) * 1000)
+    entropy = secrets.randbits(50)
+    value = (millis << 50) | entropy
+    digits: list[str] = []
+    for _ in range(19):
+        digits.append(_ID_ALPHABET[value & 31])
+        value >>= 5
+    return prefix + "".join(reversed(digits))

@@ -1,0 +1,98 @@
+"""States of runs and tasks, and the one table of legal moves."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class RunState(StrEnum):
+    """Where a run stands."""
+
+    SCHEDULED = "scheduled"
+    """Queued for a slot. The scheduler moves it on; a crash leaves it queued."""
+    RUNNING = "running"
+    """Owned by one process and holding a slot. A crash leaves it so; the next owner resumes it."""
+    WAITING = "waiting"
+    """Nothing left to move but timers. It has no owner and no slot; the earliest timer schedules it again."""
+    PAUSED = "paused"
+    """A recorded request holds it; resuming schedules it again. A crash changes nothing."""
+    COMPLETED = "completed"
+    """Ended; every failure, if any, was tolerated. Final."""
+    FAILED = "failed"
+    """Ended by a failure that nothing tolerated. Final; retry makes a new run."""
+    CANCELLED = "cancelled"
+    """Ended on request or by its time limit's cancellation. Final."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the state is final."""
+        return self in TERMINAL_RUN_STATES
+
+
+class TaskState(StrEnum):
+    """Where a task of a run stands."""
+
+    PENDING = "pending"
+    """Not started; the store keeps no row for it. The run's owner moves it on."""
+    RUNNING = "running"
+    """An attempt was made durable and may have effects. A crash leaves it so: it is run again or failed."""
+    RETRYING = "retrying"
+    """An attempt failed; the next starts at a recorded time. A crash keeps that time."""
+    WAITING = "waiting"
+    """Held by a timer or a sub-flow; uses no agent. A crash changes nothing."""
+    COMPLETED = "completed"
+    """Its output is recorded. Final."""
+    FAILED = "failed"
+    """Its last attempt failed. Final."""
+    SKIPPED = "skipped"
+    """It will not run; the reason is recorded. Final."""
+    CANCELLED = "cancelled"
+    """Its run was cancelled before it ended. Final."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the state is final."""
+        return self in TERMINAL_TASK_STATES
+
+
+TERMINAL_RUN_STATES = frozenset({RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED})
+TERMINAL_TASK_STATES = frozenset({TaskState.COMPLETED, TaskState.FAILED, TaskState.SKIPPED, TaskState.CANCELLED})
+
+RUN_MOVES: dict[RunState, frozenset[RunState]] = {
+    RunState.SCHEDULED: frozenset({RunState.RUNNING, RunState.PAUSED, RunState.CANCELLED}),
+    RunState.RUNNING: frozenset(
+        {RunState.WAITING, RunState.PAUSED, RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED}
+    ),
+    RunState.WAITING: frozenset({RunState.SCHEDULED, RunState.PAUSED, RunState.CANCELLED}),
+    RunState.PAUSED: frozenset({RunState.SCHEDULED, RunState.CANCELLED}),
+    RunState.COMPLETED: frozenset(),
+    RunState.FAILED: frozenset(),
+    RunState.CANCELLED: frozenset(),
+}
+"""Every legal move of a run; the only place that says so. Being taken over is not a move: the state stays running."""
+
+TASK_MOVES: dict[TaskState, frozenset[TaskState]] = {
+    TaskState.PENDING: frozenset(
+        {TaskState.RUNNING, TaskState.WAITING, TaskState.COMPLETED, TaskState.FAILED, TaskState.SKIPPED, TaskState.CANCELLED}
+    ),
+    TaskState.RUNNING: frozenset(
+        {
+            TaskState.RUNNING,
+            TaskState.RETRYING,
+            TaskState.WAITING,
+            TaskState.COMPLETED,
+            TaskState.FAILED,
+            TaskState.CANCELLED,
+        }
+    ),
+    TaskState.RETRYING: frozenset({TaskState.RUNNING, TaskState.FAILED, TaskState.CANCELLED}),
+    TaskState.WAITING: frozenset(
+        {TaskState.RUNNING, TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED}
+    ),
+    TaskState.COMPLETED: frozenset(),
+    TaskState.FAILED: frozenset(),
+    TaskState.SKIPPED: frozenset(),
+    TaskState.CANCELLED: frozenset(),
+}
+"""Every legal move of a task. running -> running is a new attempt after an interruption; pending -> completed takes
+over a recorded output (rerun) or an empty for_each; pending -> failed is an expression that could not be evaluated."""
