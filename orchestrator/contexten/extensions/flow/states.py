@@ -79,16 +79,13 @@ TASK_MOVES: dict[TaskState, frozenset[TaskState]] = {
         {
             TaskState.RUNNING,
             TaskState.RETRYING,
-            TaskState.WAITING,
             TaskState.COMPLETED,
             TaskState.FAILED,
             TaskState.CANCELLED,
         }
     ),
-    TaskState.RETRYING: frozenset({TaskState.RUNNING, TaskState.FAILED, TaskState.CANCELLED}),
-    TaskState.WAITING: frozenset(
-        {TaskState.RUNNING, TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED}
-    ),
+    TaskState.RETRYING: frozenset({TaskState.RUNNING, TaskState.WAITING, TaskState.FAILED, TaskState.CANCELLED}),
+    TaskState.WAITING: frozenset({TaskState.RETRYING, TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED}),
     TaskState.COMPLETED: frozenset(),
     TaskState.FAILED: frozenset(),
     TaskState.SKIPPED: frozenset(),

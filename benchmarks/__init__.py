@@ -1,0 +1,1 @@
+"""Yardsticks: what this package promises about speed, measured beside its peers and its ceiling (`make bench`)."""

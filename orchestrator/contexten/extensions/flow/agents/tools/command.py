@@ -1,0 +1,134 @@
+"""A command as a process group: its output bounded, nothing of it left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+from anyio.abc import ByteReceiveStream, Process
+
+MAX_OUTPUT_BYTES = 1 << 20  # kept of each stream; the rest is read and dropped, so that the command never blocks
+TERM_GRACE_S = 2.0  # between asking a command to end and killing it; less than the grace of a cancelled attempt
+_DRAIN_S = 1.0  # for output that is still under way when the command has ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandResult:
+    """How a command ended: the exit code (negative: the signal that ended it) and the output that was kept."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    stdout_dropped: int
+    """Bytes beyond MAX_OUTPUT_BYTES."""
+    stderr_dropped: int
+
+
+class _Tail:
+    """The first bytes of a stream, and how many came after them."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+        self.dropped = 0
+
+    async def read(self, stream: ByteReceiveStream | None) -> None:
+        if stream is None:
+            return
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            async for part in stream:
+                kept = part[: MAX_OUTPUT_BYTES - len(self.content)]
+                self.content += kept
+                self.dropped += len(part) - len(kept)
+
+
+async def run_command(
+    argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdin: bytes, timeout_s: float | None
+) -> CommandResult:
+    """Run a program, without a shell, until it ends.
+
+    Raises TimeoutError after `timeout_s`, OSError or ValueError where it cannot be started. When it ends, on timeout
+    and on cancellation its whole process group is ended: SIGTERM, after a grace SIGKILL."""
+    with anyio.CancelScope(shield=True):  # cancelled in here, asyncio would kill the leader and leave its children
+        process = await anyio.open_process(
+            list(argv),
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
+        )
+    out, err = _Tail(), _Tail()
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(out.read, process.stdout)
+            group.start_soon(err.read, process.stderr)
+            if stdin:
+                group.start_soon(_feed, process, stdin)
+            with anyio.fail_after(timeout_s):
+                exit_code = await process.wait()
+            _signal_group(process, _KILL)  # children that it left behind would hold the pipes open
+            group.cancel_scope.deadline = anyio.current_time() + _DRAIN_S
+    except BaseExceptionGroup as failures:
+        raise _innermost(failures) from None
+    finally:
+        with anyio.CancelScope(shield=True):
+            await _end(process)
+    return CommandResult(
+        exit_code=exit_code,
+        stdout=bytes(out.content),
+        stderr=bytes(err.content),
+        stdout_dropped=out.dropped,
+        stderr_dropped=err.dropped,
+    )
+
+
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+
+
+async def _feed(process: Process, stdin: bytes) -> None:
+    stream = process.stdin
+    if stream is not None:
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, ConnectionError):
+            await stream.send(stdin)  # a command may end without reading all of it
+        with suppress(anyio.BrokenResourceError, ConnectionError):
+            await stream.aclose()
+
+
+async def _end(process: Process) -> None:
+    """End the group, then let go of the pipes."""
+    if process.returncode is None:
+        _signal_group(process, signal.SIGTERM)
+        with anyio.move_on_after(TERM_GRACE_S):
+            await process.wait()
+    _signal_group(process, _KILL)
+    await process.wait()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            with suppress(OSError, anyio.BrokenResourceError):
+                await stream.aclose()
+    # Of asyncio's transport only the process class knows; without this it warns when it is collected.
+    transport = getattr(getattr(process, "_process", None), "_transport", None)
+    if isinstance(transport, asyncio.SubprocessTransport):
+        transport.close()
+
+
+def _signal_group(process: Process, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, number)
+
+
+def _innermost(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = failures.exceptions[0]
+    return _innermost(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,174 @@
+"""Names that are no identifiers, or are there twice: mended everywhere they are used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jsonpatch
+
+from .findings import Findings
+from .names import is_identifier, make_identifier
+from .pointers import escape, pointer
+from .templates import Source, TemplateProblem, split_template
+
+_TEMPLATED = ("parameters", "when", "for_each", "output")
+_MAX_MENDS = 30  # each looks through the whole document
+
+
+def mend_names(document: dict[str, Any], findings: Findings) -> None:
+    """Report bad and repeated names of stages and tasks, and mend them in `document`, the checker's own copy."""
+    stages = document.get("stages")
+    if not isinstance(stages, list):
+        return
+    stage_names = _Names(document, "stage", "", findings)
+    task_names = _Names(document, "task", "task", findings)
+    taken = {stage["name"] for stage in stages if isinstance(stage, dict) and isinstance(stage.get("name"), str)}
+    stage_names.taken = taken
+    task_names.taken = {task["name"] for _, task in _tasks(stages) if isinstance(task.get("name"), str)}
+    for index, stage in enumerate(stages):
+        if isinstance(stage, dict):
+            stage_names.visit(stage, pointer("stages", index, "name"))
+    for path, task in _tasks(stages):
+        task_names.visit(task, f"{path}/name")
+
+
+def _tasks(stages: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for stage_index, stage in enumerate(stages):
+        tasks = stage.get("tasks") if isinstance(stage, dict) else None
+        for task_index, task in enumerate(tasks if isinstance(tasks, list) else ()):
+            if isinstance(task, dict):
+                yield pointer("stages", stage_index, "tasks", task_index), task
+
+
+class _Names:
+    def __init__(self, document: dict[str, Any], kind: str, default: str, findings: Findings) -> None:
+        self._document = document
+        self._kind = kind
+        self._default = default or kind
+        self._findings = findings
+        self._seen: dict[str, str] = {}
+        self._mended = 0
+        self.taken: set[str] = set()
+
+    def visit(self, part: dict[str, Any], path: str) -> None:
+        name = part.get("name")
+        if not isinstance(name, str):
+            return
+        first = self._seen.get(name)
+        if first is None:
+            self._seen[name] = path
+            if is_identifier(name):
+                return
+            better = make_identifier(name, self.taken, default=self._default)
+            self._mended += 1
+            is_few = self._mended <= _MAX_MENDS
+            operations = [{"op": "replace", "path": path, "value": better}]
+            if is_few:
+                operations += self._uses(name, better)
+            self._findings.error(
+                path,
+                "invalid_name",
+                f"{name[:80]!r} is no identifier (a letter or _, then up to 63 letters, digits or _)",
+                expected="[A-Za-z_][A-Za-z0-9_]{0,63}",
+                got=name[:200],
+                suggestion=better,
+                patch=operations if is_few else None,
+            )
+            jsonpatch.apply_patch(self._document, operations, in_place=True)
+        else:
+            better = make_identifier(name, self.taken, default=self._default)
+            if better == name:  # only where the first of them was mended already
+                better = make_identifier(f"{name}_2", self.taken, default=self._default)
+            operations = [{"op": "replace", "path": path, "value": better}]
+            self._findings.error(
+                path,
+                "duplicate_name",
+                f"the {self._kind} {name[:80]!r} is there already at {first}; what names it means that one",
+                got=name[:200],
+                suggestion=better,
+                patch=operations,
+            )
+            part["name"] = better
+        self.taken.add(better)
+        self._seen.setdefault(better, path)
+
+    def _uses(self, name: str, better: str) -> list[dict[str, Any]]:
+        """Replacements wherever the document names it: depends_on, `stage:<name>`, templates."""
+        plain = {name: better} if self._kind == "task" else {}
+        prefixed = {f"stage:{name}": f"stage:{better}"} if self._kind == "stage" else {}
+        operations: list[dict[str, Any]] = []
+
+        def in_depends(value: str) -> str:
+            return plain.get(value) or prefixed.get(value) or value
+
+        def in_stages(value: str) -> str:
+            return better if value == name else value
+
+        def in_text(value: str) -> str:
+            return rename_task(value, name, better)
+
+        def in_bare_text(value: str) -> str:
+            return rename_task(value, name, better, is_bare=True)
+
+        stages = self._document["stages"]
+        for path, task in _tasks(stages):
+            _replace_in(operations, task.get("depends_on"), f"{path}/depends_on", in_depends)
+        if self._kind == "stage":
+            for index, stage in enumerate(stages):
+                if isinstance(stage, dict):
+                    path = pointer("stages", index, "depends_on")
+                    _replace_in(operations, stage.get("depends_on"), path, in_stages)
+            return operations
+        for path, part in self._templated(stages):
+            for key in _TEMPLATED:
+                change = in_bare_text if key in ("when", "for_each") else in_text
+                _replace_in(operations, part.get(key), f"{path}/{key}", change)
+        return operations
+
+    def _templated(self, stages: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        yield "", {"output": self._document.get("output")}
+        for index, stage in enumerate(stages):
+            if isinstance(stage, dict):
+                yield pointer("stages", index), {"when": stage.get("when")}
+        yield from _tasks(stages)
+
+
+def _replace_in(operations: list[dict[str, Any]], value: Any, path: str, change: Callable[[str], str]) -> None:
+    if isinstance(value, str):
+        changed = change(value)
+        if changed != value:
+            operations.append({"op": "replace", "path": path, "value": changed})
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            _replace_in(operations, inner, f"{path}/{escape(key)}", change)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _replace_in(operations, inner, f"{path}/{index}", change)
+
+
+def rename_task(text: str, name: str, better: str, *, is_bare: bool = False) -> str:
+    """The string with `tasks.<name>` replaced in its expressions; `is_bare`: the string may be one without braces."""
+    return replace_member(text, "tasks", name, better, is_bare=is_bare)
+
+
+def replace_member(text: str, root: str, name: str, better: str, *, is_bare: bool = False) -> str:
+    """The string with `root.name` or `root["name"]` replaced by `root.better` in its expressions."""
+    if root not in text or name not in text:
+        return text
+    escaped = re.escape(name)
+    pattern = re.compile(
+        rf"(?<![\w.])({re.escape(root)}\s*)(?:\.\s*{escaped}(?![\w-])|\[\s*(?:'{escaped}'|\"{escaped}\")\s*\])"
+    )
+
+    def change(expression: str) -> str:
+        return pattern.sub(lambda match: f"{match.group(1)}.{better}", expression)
+
+    if is_bare and "{{" not in text:
+        return change(text)
+    try:
+        parts = split_template(text)
+    except TemplateProblem:
+        return text
+    return "".join(f"{{{{{change(part.source)}}}}}" if isinstance(part, Source) else part for part in parts)

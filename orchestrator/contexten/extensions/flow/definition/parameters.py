@@ -1,0 +1,179 @@
+"""Parameters of a task against the models of what will take them, templates left aside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from .catalog import ToolSpec
+from .coercion import NO_MEND, coerce, expected_type
+from .findings import Findings, describe, value_at
+from .model import FlowParameters, WaitParameters
+from .pointers import escape, join
+from .templates import has_template
+
+
+def json_names(model: type[BaseModel]) -> dict[str, bool]:
+    """The JSON names of the model's fields, and whether each is required."""
+    return {field.alias or name: field.is_required() for name, field in model.model_fields.items()}
+
+
+def check_pipeline(tools: Sequence[ToolSpec], parameters: Mapping[str, Any], path: str, findings: Findings) -> None:
+    """Check parameters that go to these built-in tools one after another."""
+    known = {name: None for tool in tools if tool.parameters for name in json_names(tool.parameters)}
+    if all(tool.parameters is not None for tool in tools):
+        _unknown(tuple(known), parameters, path, findings, ", ".join(tool.name for tool in tools))
+    said: set[tuple[str, str]] = set()
+    for place, tool in enumerate(tools):
+        if tool.parameters is not None:
+            piped = tool.piped if place else frozenset()
+            _fit(tool.parameters, parameters, path, findings, taker=tool.name, piped=piped, said=said)
+        if tool.warnings is not None:
+            for issue in tool.warnings(parameters):
+                findings.warn(f"{path}{issue.path}", issue.code, issue.message, **_rest(issue))
+
+
+def _rest(issue: Any) -> dict[str, Any]:
+    return {"expected": issue.expected, "got": issue.got, "suggestion": issue.suggestion}
+
+
+def check_wait(parameters: Mapping[str, Any], path: str, findings: Findings) -> None:
+    """Check the parameters of a task of type wait."""
+    _unknown(tuple(WaitParameters.model_fields), parameters, path, findings, "wait")
+    _fit(WaitParameters, parameters, path, findings, taker="wait")
+    given = [name for name in ("seconds", "until") if parameters.get(name) is not None]
+    if len(given) != 1:
+        findings.error(
+            path,
+            "invalid_parameters",
+            "wait takes either seconds or until" + (", not both" if given else ""),
+            expected={"seconds": "a number", "until": "an ISO 8601 time"},
+            patch=[{"op": "remove", "path": f"{path}/until"}] if given else None,
+        )
+    until = parameters.get("until")
+    if isinstance(until, str) and not has_template(until):
+        try:
+            moment = datetime.fromisoformat(until)
+        except ValueError:
+            findings.error(
+                f"{path}/until",
+                "invalid_parameters",
+                "until is an ISO 8601 time such as 2030-01-31T09:00:00Z",
+                got=until[:100],
+            )
+        else:
+            if moment.tzinfo is None:
+                better = f"{moment.isoformat()}Z"
+                findings.error(
+                    f"{path}/until",
+                    "invalid_parameters",
+                    "until needs an offset from UTC, or Z",
+                    got=until[:100],
+                    suggestion=better,
+                    patch=[{"op": "replace", "path": f"{path}/until", "value": better}],
+                )
+
+
+def check_flow_parameters(parameters: Mapping[str, Any], path: str, findings: Findings) -> None:
+    """Check the shape of the parameters of a task of type flow."""
+    _unknown(tuple(FlowParameters.model_fields), parameters, path, findings, "flow")
+    _fit(FlowParameters, parameters, path, findings, taker="flow")
+    flow_id = parameters.get("flow_id")
+    if isinstance(flow_id, str) and has_template(flow_id):
+        findings.error(
+            f"{path}/flow_id",
+            "invalid_parameters",
+            "flow_id is literal: the flow it starts is checked now",
+            got=flow_id,
+        )
+    inputs = parameters.get("inputs")
+    if isinstance(inputs, str) and not has_template(inputs):
+        findings.error(f"{path}/inputs", "wrong_type", "expected an object or a template", got=describe(inputs))
+
+
+def _unknown(known: tuple[str, ...], parameters: Mapping[str, Any], path: str, findings: Findings, takers: str) -> None:
+    for name in parameters:
+        if name in known:
+            continue
+        place = f"{path}/{escape(name)}"
+        near = findings.guesser.nearest(name, [other for other in known if other not in parameters])
+        if near:
+            hint = f"; did you mean {near!r}?"
+            patch = [{"op": "move", "from": place, "path": f"{path}/{escape(near)}"}]
+        else:
+            hint = f"; it takes {', '.join(known)}" if known else "; it takes none"
+            patch = [{"op": "remove", "path": place}]
+        findings.error(
+            place,
+            "unknown_parameter",
+            f"{takers} takes no parameter {name[:80]!r}{hint}",
+            expected=list(known),
+            suggestion=near,
+            patch=patch,
+        )
+
+
+def _fit(
+    model: type[BaseModel],
+    parameters: Mapping[str, Any],
+    path: str,
+    findings: Findings,
+    *,
+    taker: str,
+    piped: frozenset[str] = frozenset(),
+    said: set[tuple[str, str]] | None = None,
+) -> None:
+    """Validate what of the parameters is the model's; `said` holds what was reported before, for another tool."""
+    said = set() if said is None else said
+    names = json_names(model)
+    own = {name: value for name, value in parameters.items() if name in names}
+    try:
+        model.model_validate(own)
+    except ValidationError as problem:
+        errors = problem.errors(include_url=False)
+    else:
+        return
+    is_open = any(name in piped and name not in own for name in names) or has_template(own)
+    places: dict[str, tuple[Any, list[Any]]] = {}
+    for error in errors:
+        location = error["loc"]
+        if error["type"] == "missing" and len(location) == 1:
+            name = str(location[0])
+            if name not in piped and (name, "missing") not in said and name not in own:
+                said.add((name, "missing"))
+                findings.error(
+                    path,
+                    "missing_parameter",
+                    f"{taker} needs the parameter {name!r}",
+                    expected=name,
+                )
+            continue
+        tokens, value = value_at(own, location)
+        if not tokens:
+            if not is_open:
+                message = str(error["msg"]).removeprefix("Value error, ")
+                findings.error(path, "invalid_parameters", f"{taker}: {message[:300]}")
+            continue
+        if has_template(value):
+            continue
+        places.setdefault(join(path, tokens), (value, []))[1].append(error)
+    for where, (value, found) in places.items():
+        types = list(dict.fromkeys(kind for error in found if (kind := expected_type(error["type"]))))
+        key = (where, " or ".join(types))
+        if key in said:
+            continue
+        said.add(key)
+        mend = coerce(value, types) if types else NO_MEND
+        message = f"expected {' or '.join(types)}, got {describe(value)}" if types else str(found[0]["msg"])[:300]
+        findings.error(
+            where,
+            "wrong_type" if types else "invalid_parameters",
+            f"{taker}: {message.removeprefix('Value error, ')}",
+            expected=" or ".join(types) or None,
+            got=describe(value),
+            suggestion=None if mend is NO_MEND or isinstance(mend, dict | list) else str(mend),
+            patch=None if mend is NO_MEND else [{"op": "replace", "path": where, "value": mend}],
+        )

@@ -1,0 +1,147 @@
+"""One try of a task: render its parameters, let the agent work, check what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import jsonschema
+
+from ..agents.protocol import Agent, AttemptContext, TaskCall
+from ..agents.secrets import SecretVault
+from ..definition import NotJson, Scope, TaskNode, check_json
+from ..errors import AttemptError
+from ..recovery.kinds import classify
+from ..store import StoredText
+from .outcome import CutOff, Failed, Outcome, Succeeded
+from .timers import Timers
+
+logger = logging.getLogger(__name__)
+
+MAX_MESSAGE = 4000  # characters of an error's message: what a journal entry and a reader can use
+
+
+class Attempt:
+    """An attempt under way. `end` cuts it off; the outcome of `run` is then CutOff.
+
+    It runs in an asyncio task of its own and is ended by cancelling that: a cancel scope for each attempt would cost
+    more than all the rest of a small one.
+    """
+
+    __slots__ = ("_is_cut_off", "_is_late", "_task", "agent", "context", "node")
+
+    def __init__(self, node: TaskNode, agent: Agent, context: AttemptContext) -> None:
+        self.node = node
+        self.agent = agent
+        self.context = context
+        self._task: asyncio.Task[Any] | None = None
+        self._is_cut_off = False
+        self._is_late = False
+
+    def end(self) -> None:
+        """Cut the attempt off. Again, if it clings to life."""
+        self._is_cut_off = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _time_out(self) -> None:
+        self._is_late = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def run(self, scope: Scope, *, timers: Timers, vault: SecretVault, max_output_bytes: int) -> Outcome:
+        """Make the attempt. Never raises but on cancellation from outside."""
+        if self._is_cut_off:  # before it began
+            return CutOff()
+        task = self._task = asyncio.current_task()
+        timeout_s = self.context.timeout_s
+        alarm = timers.after(timeout_s, self._time_out) if timeout_s is not None else None
+        try:
+            return await self._work(scope, vault, max_output_bytes)
+        except asyncio.CancelledError:
+            if not (self._is_cut_off or self._is_late):
+                raise
+            while task is not None and task.cancelling():
+                task.uncancel()
+            if self._is_cut_off:
+                return CutOff()
+            return Failed(kind="timeout", message=f"The attempt took longer than timeout_s = {timeout_s:g} s.")
+        finally:
+            self._task = None
+            if alarm is not None:
+                alarm.cancel()
+
+    async def _work(self, scope: Scope, vault: SecretVault, max_output_bytes: int) -> Outcome:
+        node = self.node
+        task = node.task
+        try:
+            call = TaskCall(
+                name=node.name,
+                type=task.type,
+                description=task.description,
+                required_tools=task.required_tools,
+                parameters=node.parameters.render(scope),
+                complexity=task.complexity,
+                preferred_agent_type=task.preferred_agent_type,
+                output_schema=task.output_schema,
+                secret_names=node.secrets,
+            )
+            value = vault.mask(await self.agent.run(call, self.context))
+            text = check_json(value, max_bytes=max_output_bytes)
+            if task.output_schema is not None:
+                check_schema(task.output_schema, value)
+        except NotJson as error:
+            message = f"The output of agent {self.agent.name!r} cannot be kept: {error}."
+            return Failed(kind="invalid", message=vault.mask(message)[:MAX_MESSAGE])
+        except asyncio.CancelledError:
+            if self._task is not None and self._task.cancelling():
+                raise
+            return Failed(kind="agent_failure", message=f"The agent {self.agent.name!r} cancelled itself.")
+        except (Exception, SystemExit) as error:
+            return self._failure(error, vault)
+        return Succeeded(value=value, text=StoredText.of(text))
+
+    def _failure(self, error: BaseException, vault: SecretVault) -> Failed:
+        if isinstance(error, AttemptError):
+            return Failed(
+                kind=error.kind,
+                message=vault.mask(error.message)[:MAX_MESSAGE],
+                details=_json_or_none(vault.mask(error.details), MAX_MESSAGE * 4),
+            )
+        logger.debug(
+            "attempt failed",
+            extra={"action": "attempt_failed", "run_id": self.context.run_id, "task": self.context.task},
+        )
+        name = type(error).__name__
+        text = vault.mask(str(error)).encode("utf-8", "replace").decode()
+        return Failed(kind=classify(error), message=(f"{name}: {text}" if text else name)[:MAX_MESSAGE])
+
+
+def _json_or_none(details: Any, max_bytes: int) -> dict[str, Any] | None:
+    if details is None:
+        return None
+    try:
+        check_json(details, max_bytes=max_bytes)
+    except NotJson:
+        return None
+    return details if isinstance(details, dict) else None
+
+
+@lru_cache(maxsize=256)
+def _validator(schema: str) -> Callable[[Any], Any]:
+    parsed = json.loads(schema)
+    validator = jsonschema.validators.validator_for(parsed, default=jsonschema.Draft202012Validator)(parsed)
+    return lambda value: jsonschema.exceptions.best_match(validator.iter_errors(value))
+
+
+def check_schema(schema: dict[str, Any], value: Any) -> None:
+    """Check an output against its task's `output_schema`. Raises AttemptError of kind invalid, with the place."""
+    problem = _validator(json.dumps(schema, sort_keys=True))(value)
+    if problem is not None:
+        raise AttemptError(
+            f"The output does not fit output_schema at {problem.json_path}: {problem.message[:500]}", kind="invalid"
+        )

@@ -1,0 +1,55 @@
+"""What an execution asks of the process around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..agents.protocol import Agent
+from ..agents.registry import AgentRegistry
+from ..agents.secrets import SecretVault
+from ..clock import Clock
+from ..definition import Plan, Task
+from ..plans import Plans
+from ..recovery.retry import RetryPolicy
+from ..settings import FlowSettings
+from ..store import ClaimedRun, Store
+from .timers import Timers
+
+if TYPE_CHECKING:
+    from .run import RunExecution
+
+
+class Host(Protocol):
+    """The conductor, as an execution sees it."""
+
+    settings: FlowSettings
+    clock: Clock
+    store: Store
+    timers: Timers
+    plans: Plans
+    registry: AgentRegistry
+    vault: SecretVault
+    default_retry: RetryPolicy
+    is_stopping: bool
+    """Start nothing more; attempts in flight may end."""
+
+    def spawn(self, function: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any, name: str) -> None:
+        """Run a coroutine function in the conductor's task group."""
+        ...
+
+    def release_agent(self, agent: Agent, task: Task) -> None:
+        """Give an agent's place back; whoever waits for one is told."""
+        ...
+
+    def wait_for_agent(self, execution: RunExecution) -> None:
+        """Tell the execution (`poke`) when an agent has a free place."""
+        ...
+
+    def begin(self, claimed: ClaimedRun, plan: Plan, parent: RunExecution | None) -> RunExecution:
+        """Drive a run from here on."""
+        ...
+
+    def left(self, execution: RunExecution) -> None:
+        """The execution drives its run no more: it ended, waits, is paused, was released or lost."""
+        ...

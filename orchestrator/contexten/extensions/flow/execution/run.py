@@ -1,0 +1,594 @@
+"""One run under way: a mailbox, and one change in flight.
+
+Whatever happens to the run (an attempt ended, an alarm rang, somebody asked to cancel) is posted to its mailbox. A turn
+takes all messages, decides what follows, and hands the store one change; the effects (the next attempts) begin after
+its commit. While a change is in flight messages gather for the next turn. So a run's state is decided in one place,
+one step at a time, without locks, and a wake-up cannot be lost.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import deque
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from ..definition import NotJson, Plan, Scope, check_json
+from ..errors import AttemptError, StoreError
+from ..recovery.retry import RetryPolicy
+from ..states import RunState, TaskState
+from ..store import ClaimedRun, RunMove, StoredText, TaskRow, Transaction
+from ..store import runs as changes
+from .draft import Draft, End
+from .host import Host
+from .messages import AlarmRang, Asked, AttemptEnded, ChildEnded, GraceIsOver, Logged, Message, SubflowReady, TimeIsUp
+from .outcome import CutOff, Failed, Succeeded
+from .progression import Progression, Verdict
+from .starting import Starter
+from .unit import Fan, Unit
+
+logger = logging.getLogger(__name__)
+
+PARK_AFTER_S = 5.0  # a run whose only timers are retries sooner than this keeps its slot: giving it back costs commits
+PARK_AT_LEAST_S = 0.05  # a wait that is over sooner is sat out
+STORE_RETRY_S = 1.0  # between tries to record a change while the disk is full or the database locked
+
+
+class RunExecution:
+    """Drives one run that this process owns. Lives on the event loop; never raises."""
+
+    def __init__(self, host: Host, claimed: ClaimedRun, plan: Plan, parent: RunExecution | None = None) -> None:
+        self.host = host
+        self.claimed = claimed
+        self.plan = plan
+        self.parent = parent
+        self.run_id = claimed.run_id
+        self.flow_id = claimed.flow_id
+        self.units: dict[str, Unit] = {}
+        self.fans: dict[str, Fan] = {}
+        self.children: dict[str, RunExecution] = {}
+        self._mailbox: deque[Message] = deque()
+        self._in_flight = False
+        self._is_poked = False
+        self._is_over = False
+        self._ending: End | None = None
+        self._grace_is_over = False
+        self._is_pausing = claimed.request == "pause"
+        self._deadline: Any = None
+        self.scope = Scope(
+            inputs=json.loads(claimed.inputs),
+            context=dict(plan.definition.context),
+            run={
+                "id": claimed.run_id,
+                "flow_id": claimed.flow_id,
+                "name": claimed.name,
+                "version": claimed.version,
+                "priority": claimed.priority,
+            },
+            task=self._task_in_scope,
+            secret=host.vault.value,
+        )
+        self.starter = Starter(self)
+        self._restore(claimed.tasks)
+
+    # What others see
+    @property
+    def is_idle(self) -> bool:
+        """Nothing works on it now: only times are waited for."""
+        if self._is_over or self._in_flight or self._mailbox:
+            return self._is_over
+        return not self.starter.is_starved and not any(unit.is_busy for unit in self._live_units())
+
+    @property
+    def has_attempts(self) -> bool:
+        """Whether attempts of it, or of its sub-flows, are under way, or a change is."""
+        return (
+            self._in_flight
+            or any(unit.attempt is not None for unit in self._live_units())
+            or any(child.has_attempts for child in self.children.values())
+        )
+
+    def wake_at(self) -> float | None:
+        """The earliest time that it waits for, sub-flows and the run's own limit included."""
+        times = [unit.row.wake_at for unit in self._live_units() if unit.row.wake_at is not None]
+        times += [at for child in self.children.values() if (at := child.wake_at()) is not None]
+        limit = self._time_limit()
+        if limit is not None:
+            times.append(limit)
+        return min(times, default=None)
+
+    def start(self) -> None:
+        """Take the first turn."""
+        limit = self._time_limit()
+        if limit is not None:
+            left = limit - self._now()
+            if left <= 0:
+                self._mailbox.append(TimeIsUp())
+            else:
+                self._deadline = self.host.timers.after(left, lambda: self.post(TimeIsUp()))
+        for child in self.claimed.children:
+            unit = self._unit_of_child(child)
+            if unit is None:
+                continue
+            if child.state.is_terminal:
+                self._mailbox.append(ChildEnded(unit, child.state, child.output, child.error))
+            else:
+                self.host.spawn(self._resume_child, unit, child, name=f"resume {child.run_id}")
+        if self.claimed.request == "cancel":
+            self._mailbox.append(Asked("cancel", self.claimed.reason))
+        self._turn()
+
+    def post(self, message: Message) -> None:
+        """Tell the run something."""
+        if not self._is_over:
+            self._mailbox.append(message)
+            self._turn()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the run is being cancelled or timed out."""
+        return self._ending is not None
+
+    def poke(self) -> None:
+        """An agent may have a free place, or a sub-flow has become idle."""
+        self._is_poked = True
+        self._turn()
+
+    def cut_off(self) -> None:
+        """End the attempts in flight without recording them: the service stops, the next server runs them again."""
+        for unit in self._live_units():
+            if unit.attempt is not None:
+                unit.attempt.end()
+        for child in list(self.children.values()):
+            child.cut_off()
+
+    def lose(self) -> None:
+        """Forget the run: it belongs to another process now."""
+        self.cut_off()
+        self._leave()
+
+    # Restoring
+    def _restore(self, rows: list[TaskRow]) -> None:
+        finished: dict[str, tuple[TaskState, str | None]] = {}
+        loose: list[Unit] = []
+        for row in rows:
+            node = self.plan.tasks.get(row.task)
+            if node is None:
+                continue
+            unit = Unit(row, node)
+            if row.item < 0:
+                self.units[row.task] = unit
+                if row.state.is_terminal:
+                    finished[row.task] = (row.state, row.reason)
+                    continue
+                if row.items is not None:
+                    self.fans[row.task] = Fan(unit, json.loads(row.items.text))
+                    continue
+            loose.append(unit)
+        self.progression = Progression(
+            self.plan,
+            self.host.plans.graph(self.plan),
+            finished,
+            self.units.keys() - finished.keys(),
+            lambda template: template.test(self.scope),
+        )
+        self.starter.restore([unit for unit in loose if not unit.row.state.is_terminal or unit.row.item >= 0])
+
+    def _unit_of_child(self, child: ClaimedRun) -> Unit | None:
+        name, item = child.parent_task or "", child.parent_item
+        if item is None:
+            return self.units.get(name)
+        fan = self.fans.get(name)
+        return fan.units.get(item) if fan is not None else None
+
+    async def _resume_child(self, unit: Unit, claimed: ClaimedRun) -> None:
+        unit.is_preparing = True
+        try:
+            plan, _ = await self.host.plans.plan_of(claimed.flow_id, claimed.version)
+        finally:
+            unit.is_preparing = False
+        if not self._is_over:
+            self.adopt(unit, claimed, plan)
+            self._turn()
+
+    def adopt(self, unit: Unit, claimed: ClaimedRun, plan: Plan) -> None:
+        """Drive a sub-flow's run for one of the units."""
+        unit.child = self.host.begin(claimed, plan, self)
+        self.children[claimed.run_id] = unit.child
+        if self._ending is not None:
+            unit.child.post(Asked("cancel", self._ending.reason))
+        elif self._is_pausing:
+            unit.child.post(Asked("pause"))
+
+    def child_left(self, child: RunExecution, ended: ChildEnded | None) -> None:
+        """A sub-flow's run ended, or is no longer driven."""
+        self.children.pop(child.run_id, None)
+        for unit in self._live_units():
+            if unit.child is child:
+                unit.child = None
+        if ended is not None:
+            self.post(ended)
+        else:
+            self._turn()
+
+    # Turns
+    def _turn(self) -> None:
+        if self._in_flight or self._is_over:
+            return
+        self._is_poked = False
+        draft = Draft(self._now())
+        while self._mailbox:
+            self._take(self._mailbox.popleft(), draft)
+        self._move_on(draft)
+        if not draft.is_empty:
+            self._commit(draft)
+        elif self.parent is not None and self.is_idle:
+            self.parent.poke()
+
+    def _commit(self, draft: Draft) -> None:
+        end = draft.end
+        for unit in draft.units():
+            if unit.row.state.is_terminal:
+                self.starter.live.pop(unit, None)
+        move = RunMove(
+            run_id=self.run_id,
+            flow_id=self.flow_id,
+            fence=self.claimed.fence,
+            at=draft.at,
+            to=end.to if end else None,
+            tasks=tuple(draft.moves),
+            children=tuple(draft.children),
+            completed=draft.completed,
+            wake_at=end.wake_at if end else None,
+            error=end.error if end else None,
+            failed_tasks=end.failed_tasks if end else None,
+            output=end.output if end else None,
+            reason=end.reason if end else None,
+            logs=tuple(draft.logs),
+        )
+        self._in_flight = True
+        self.host.store.submit(partial(_advance, move), partial(self._settled, draft, move))
+
+    def _settled(self, draft: Draft, move: RunMove, result: Any, error: BaseException | None) -> None:
+        if isinstance(error, StoreError):
+            self._try_again(draft, move, error)
+            return
+        self._in_flight = False
+        if error is not None:
+            for agent, task in draft.reserved:
+                self.host.release_agent(agent, task)
+            logger.warning("run %s is no longer ours: %s", self.run_id, error, extra={"run_id": self.run_id})
+            self.lose()
+            return
+        if logger.isEnabledFor(logging.DEBUG):
+            self._tell(move)
+        for effect in draft.effects:
+            effect()
+        if move.to is not None and result is not changes.REQUEST_PENDING:
+            self._leave(move)
+        elif self._mailbox or self._is_poked:
+            self._turn()
+        elif self.parent is not None and self.is_idle:
+            self.parent.poke()
+
+    def _try_again(self, draft: Draft, move: RunMove, error: StoreError) -> None:
+        if self.host.is_stopping:
+            self._in_flight = False
+            for agent, task in draft.reserved:
+                self.host.release_agent(agent, task)
+            self.lose()
+            return
+        logger.warning("run %s waits for the database: %s", self.run_id, error, extra={"run_id": self.run_id})
+        again = partial(self.host.store.submit, partial(_advance, move), partial(self._settled, draft, move))
+        self.host.timers.after(STORE_RETRY_S, again)
+
+    def _tell(self, move: RunMove) -> None:
+        for task in move.tasks:
+            row = task.row
+            logger.debug(
+                "run %s task %s: %s -> %s%s",
+                self.run_id,
+                row.task if row.item < 0 else f"{row.task}[{row.item}]",
+                task.before,
+                row.state,
+                f" (attempt {row.attempts})" if row.attempts else "",
+                extra={"action": f"task.{row.state}", "run_id": self.run_id, "task": row.task},
+            )
+        if move.to is not None:
+            logger.debug(
+                "run %s: %s", self.run_id, move.to, extra={"action": f"run.{move.to}", "run_id": self.run_id}
+            )
+
+    def _leave(self, move: RunMove | None = None) -> None:
+        self._is_over = True
+        self._mailbox.clear()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        for unit in self._live_units():
+            unit.disarm()
+        for child in list(self.children.values()):
+            child.lose()
+        self.host.left(self)
+        if self.parent is not None:
+            ended = None
+            if move is not None and move.to is not None and move.to.is_terminal:
+                unit = self.parent._unit_of_child(self.claimed)  # noqa: SLF001 - the same class
+                if unit is not None:
+                    ended = ChildEnded(unit, move.to, move.output, move.error)
+            self.parent.child_left(self, ended)
+
+    # Messages
+    def _take(self, message: Message, draft: Draft) -> None:
+        match message:
+            case AttemptEnded(unit, outcome):
+                self._attempt_ended(unit, outcome, draft)
+            case AlarmRang(unit):
+                unit.alarm = None
+                if unit.row.state is TaskState.RETRYING:
+                    self.starter.ready.append(unit)
+                elif unit.row.state is TaskState.WAITING and unit.child is None:
+                    value = {"waited_until": _iso(unit.row.wake_at)}
+                    self.complete(unit, value, StoredText.of(check_json(value, max_bytes=1000)), draft)
+            case SubflowReady():
+                self.starter.start_subflow(message, draft)
+            case ChildEnded(unit, state, output, error):
+                self._child_ended(unit, state, output, error, draft)
+            case Asked(action, reason):
+                self._asked(action, reason)
+            case TimeIsUp():
+                if self._ending is None:
+                    limit = self._limit_s()
+                    failure = Failed(kind="timeout", message=f"The run took longer than its limit of {limit:g} s.")
+                    error = failure.as_json(task="", attempt=0)
+                    self._begin_end(End(RunState.FAILED, error=error, reason="the run's time is up"))
+            case GraceIsOver():
+                self._grace_is_over = True
+            case Logged(unit, level, message_text):
+                row = unit.row
+                text = check_json({"level": level, "message": message_text}, max_bytes=1 << 20)
+                item = None if row.item < 0 else row.item
+                draft.logs.append(("task.log", row.task, item, row.attempts, text))
+
+    def _asked(self, action: str, reason: str | None) -> None:
+        if action == "resume":
+            self._is_pausing = False
+        elif action == "pause":
+            self._is_pausing = True
+        elif self._ending is None:
+            self._begin_end(End(RunState.CANCELLED, reason=reason))
+        for child in list(self.children.values()):
+            child.post(Asked(action, reason))
+
+    def _begin_end(self, end: End) -> None:
+        self._ending = end
+        self.cut_off()
+        for child in list(self.children.values()):
+            child.post(Asked("cancel", end.reason))
+        self.host.timers.after(self.host.settings.cancel_grace_s, lambda: self.post(GraceIsOver()))
+
+    def _attempt_ended(self, unit: Unit, outcome: Succeeded | Failed | CutOff, draft: Draft) -> None:
+        if isinstance(outcome, Succeeded):
+            self.complete(unit, outcome.value, outcome.text, draft)
+        elif self._ending is not None:
+            draft.move(unit, TaskState.CANCELLED, reason=self._ending.reason or "run cancelled")
+        elif isinstance(outcome, Failed):
+            self.fail(unit, outcome, draft)
+        # else: cut off by an orderly stop; the row stays running for the next server
+
+    def _child_ended(
+        self, unit: Unit, state: RunState, output: StoredText | None, error: str | None, draft: Draft
+    ) -> None:
+        if unit.row.state is not TaskState.WAITING:
+            return
+        if state is RunState.COMPLETED and output is not None:
+            unit.value = json.loads(output.text)
+            draft.move(unit, TaskState.COMPLETED, output=output)
+            self._after_end(unit, draft)
+        elif self._ending is not None:
+            draft.move(unit, TaskState.CANCELLED, reason=self._ending.reason or "run cancelled")
+        else:
+            cause = json.loads(error) if error else {}
+            child_id = unit.row.child_run_id
+            message = f"The sub-flow's run {child_id} was {state}: {cause.get('message', 'it was cancelled')}"
+            self.fail(unit, Failed(kind=cause.get("kind", "agent_failure"), message=message), draft)
+
+    def complete(self, unit: Unit, value: Any, text: StoredText, draft: Draft) -> None:
+        """Record a unit's output."""
+        unit.value = value
+        draft.move(unit, TaskState.COMPLETED, output=text, error=None, data={"bytes": text.size})
+        self._after_end(unit, draft)
+
+    def fail(self, unit: Unit, failure: Failed, draft: Draft, *, final: bool = False) -> None:
+        """Record a failed try: the unit is tried again, or has failed."""
+        row = unit.row
+        tries = row.attempts - row.interruptions
+        policy = self._policy(unit)
+        decision = policy.decide(failure.kind, tries, self.host.clock.random)
+        error = failure.as_json(task=row.task, attempt=row.attempts)
+        data: dict[str, Any] = {"kind": failure.kind, "message": failure.message}
+        if failure.details:
+            data["details"] = failure.details
+        if decision.retry and not final and row.state is not TaskState.PENDING:
+            data |= {"delay_s": round(decision.delay_s, 3), "reason": decision.reason}
+            wake_at = draft.at + decision.delay_s
+            draft.move(unit, TaskState.RETRYING, data=data, error=error, wake_at=wake_at, child_run_id=None)
+            self.arm(unit, decision.delay_s)
+            return
+        data["reason"] = "it would fail again" if final else decision.reason
+        draft.move(unit, TaskState.FAILED, data=data, error=error)
+        self._after_end(unit, draft)
+
+    def _policy(self, unit: Unit) -> RetryPolicy:
+        retry = unit.node.task.retry
+        if retry is not None:
+            return RetryPolicy.of(retry, self.host.default_retry)
+        if unit.node.task.type == "flow":
+            return RetryPolicy(max_attempts=1)  # the sub-flow's own tasks were tried again already
+        return self.host.default_retry
+
+    def arm(self, unit: Unit, seconds: float) -> None:
+        """Wake a unit after some time."""
+        unit.disarm()
+        if seconds <= 0:
+            self._mailbox.append(AlarmRang(unit))
+            self._is_poked = True
+        else:
+            unit.alarm = self.host.timers.after(seconds, lambda: self.post(AlarmRang(unit)))
+
+    def _after_end(self, unit: Unit, draft: Draft) -> None:
+        row = unit.row
+        if row.item < 0:
+            self.progression.finish(row.task, row.state, row.reason)
+            return
+        fan = self.fans[row.task]
+        fan.active -= 1
+        if row.state is TaskState.FAILED and fan.first_failure is None:
+            fan.first_failure = unit
+        self.finish_fan(fan, draft)
+
+    def finish_fan(self, fan: Fan, draft: Draft) -> None:
+        """End a for_each whose items have all ended."""
+        if not fan.is_over or fan.unit.row.state.is_terminal or self._ending is not None:
+            return
+        if fan.is_stopped and fan.first_failure is not None:
+            item = fan.first_failure
+            cause = item.error or {}
+            message = f"Item {item.row.item} failed: {cause.get('message', '')}"
+            self.fail(fan.unit, Failed(kind=cause.get("kind", "unknown"), message=message), draft, final=True)
+            return
+        units = (fan.units.get(index) for index in range(len(fan.values)))
+        texts = [unit.row.output.text if unit is not None and unit.row.output else "null" for unit in units]
+        stored = StoredText.of(f"[{','.join(texts)}]")
+        if stored.size > self.host.settings.max_output_bytes:
+            message = f"The items' outputs together have {stored.size} bytes, over max_output_bytes."
+            self.fail(fan.unit, Failed(kind="invalid", message=message), draft, final=True)
+            return
+        fan.unit.value = json.loads(stored.text)
+        draft.move(fan.unit, TaskState.COMPLETED, output=stored, data={"bytes": stored.size, "items": len(texts)})
+        self._after_end(fan.unit, draft)
+
+    # Moving on
+    def _move_on(self, draft: Draft) -> None:
+        if self._ending is not None:
+            if self._grace_is_over or not (self.children or any(unit.is_busy for unit in self._live_units())):
+                self._end(draft, self._ending)
+            return
+        if self._is_pausing:
+            if not any(unit.is_busy for unit in self._live_units()) and self.parent is None:
+                draft.end = End(RunState.PAUSED, wake_at=self.wake_at())
+            return
+        while True:
+            for task, verdict, reason in self.progression.decide():
+                unit = self.units[task] = Unit(TaskRow(task), self.plan.tasks[task])
+                if verdict is Verdict.READY:
+                    self.starter.ready.append(unit)
+                elif verdict is Verdict.SKIPPED:
+                    draft.move(unit, TaskState.SKIPPED, reason=reason, data={"reason": reason})
+                else:
+                    error = Failed(kind="invalid", message=reason)
+                    draft.move(
+                        unit,
+                        TaskState.FAILED,
+                        error=error.as_json(task=task, attempt=0),
+                        data={"kind": "invalid", "message": reason},
+                    )
+            if not self.starter.start(draft):
+                break
+        if self.progression.is_done:
+            self._finish(draft)
+        elif self.parent is None and not self.host.is_stopping and self._may_park():
+            draft.end = End(RunState.WAITING, wake_at=self.wake_at())
+
+    def _may_park(self) -> bool:
+        if self.starter.is_starved:
+            return False
+        now = self._now()
+        wake_at = self.wake_at()
+        if wake_at is not None and wake_at - now < PARK_AT_LEAST_S:
+            return False
+        soon = now + PARK_AFTER_S
+        is_worth_it = False
+        for unit in self._live_units():
+            if unit.is_busy:
+                return False
+            if unit.row.state is TaskState.WAITING or (unit.row.wake_at or 0) > soon:
+                is_worth_it = True
+        for child in self.children.values():
+            if not child.is_idle or not child._may_park():  # noqa: SLF001 - the same class
+                return False
+            is_worth_it = True
+        return is_worth_it
+
+    def _finish(self, draft: Draft) -> None:
+        failed = self.progression.failures(tolerated=False)
+        tolerated = self.progression.failures(tolerated=True)
+        if failed:
+            error = self.units[failed[0]].row.error
+            draft.end = End(RunState.FAILED, error=error, failed_tasks=failed + tolerated)
+            return
+        try:
+            text = self._output()
+        except (AttemptError, NotJson) as problem:
+            message = f"The flow's output cannot be made: {problem}"
+            error = Failed(kind="invalid", message=message).as_json(task="", attempt=0)
+            draft.end = End(RunState.FAILED, error=error, failed_tasks=tolerated)
+            return
+        draft.end = End(RunState.COMPLETED, output=StoredText.of(text), failed_tasks=tolerated)
+
+    def _output(self) -> str:
+        limit = self.host.settings.max_output_bytes
+        if self.plan.output is not None:
+            value = self.host.vault.mask(self.plan.output.render(self.scope))
+            return check_json(value, max_bytes=limit)
+        stages = [stage for stage in self.plan.stages if stage.tasks]
+        names = stages[-1].tasks if stages else ()
+        rows = ((name, self.units[name].row.output) for name in names)
+        return "{" + ",".join(f'"{name}":{stored.text if stored else "null"}' for name, stored in rows) + "}"
+
+    def _end(self, draft: Draft, end: End) -> None:
+        reason = end.reason or "run cancelled"
+        for fan in self.fans.values():
+            for unit in fan.units.values():
+                if not unit.row.state.is_terminal:
+                    draft.move(unit, TaskState.CANCELLED, reason=reason)
+        for name, node in self.plan.tasks.items():
+            unit = self.units.get(name) or Unit(TaskRow(name), node)
+            self.units[name] = unit
+            if not unit.row.state.is_terminal:
+                draft.move(unit, TaskState.CANCELLED, reason=reason)
+        failed = self.progression.failures(tolerated=False) + self.progression.failures(tolerated=True)
+        draft.end = End(end.to, error=end.error, reason=end.reason, failed_tasks=failed)
+
+    # The rest
+    def _live_units(self) -> list[Unit]:
+        return list(self.starter.live)
+
+    def _task_in_scope(self, name: str) -> dict[str, Any]:
+        unit = self.units.get(name)
+        if unit is None:
+            return {"output": None, "state": "pending", "error": None}
+        is_complete = unit.row.state is TaskState.COMPLETED
+        return {"output": unit.value if is_complete else None, "state": str(unit.row.state), "error": unit.error}
+
+    def _limit_s(self) -> float | None:
+        limits = [self.claimed.timeout_s, self.plan.definition.context.get("timeout")]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def _time_limit(self) -> float | None:
+        limit = self._limit_s()
+        return None if limit is None else self.claimed.started_at + self.claimed.paused_s + limit
+
+    def _now(self) -> float:
+        return self.host.clock.now().timestamp()
+
+
+def _advance(move: RunMove, tx: Transaction) -> Any:
+    return changes.advance(tx, move)
+
+
+
+
+def _iso(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat()

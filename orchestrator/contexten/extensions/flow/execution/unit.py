@@ -1,0 +1,85 @@
+"""What a run keeps in memory of its tasks: the rows of the state table, and what is under way now."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..definition import TaskNode
+from ..store import TaskRow
+from .attempt import Attempt
+from .timers import Alarm
+
+if TYPE_CHECKING:
+    from .run import RunExecution
+
+_UNREAD: Any = object()
+
+
+@dataclass(slots=True, eq=False)
+class Unit:
+    """A task, or one item of its for_each. Its run's execution alone reads and changes it."""
+
+    row: TaskRow
+    node: TaskNode
+    attempt: Attempt | None = None
+    alarm: Alarm | None = None
+    child: RunExecution | None = None
+    is_preparing: bool = False
+    """A sub-flow's definition is being read."""
+    _value: Any = _UNREAD
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something works on it in this process, rather than it waiting for a time."""
+        return self.attempt is not None or self.is_preparing or (self.child is not None and not self.child.is_idle)
+
+    @property
+    def value(self) -> Any:
+        """The output; None where there is none."""
+        if self._value is _UNREAD:
+            self._value = json.loads(self.row.output.text) if self.row.output is not None else None
+        return self._value
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self._value = value
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """Why it failed, as templates see it."""
+        return json.loads(self.row.error) if self.row.error is not None else None
+
+    def disarm(self) -> None:
+        """Forget its alarm."""
+        if self.alarm is not None:
+            self.alarm.cancel()
+            self.alarm = None
+
+
+@dataclass(slots=True, eq=False)
+class Fan:
+    """A for_each under way: its list, and its items by number."""
+
+    unit: Unit
+    values: list[Any]
+    units: dict[int, Unit] = field(default_factory=dict)
+    waiting: deque[int] = field(default_factory=deque)
+    """Items that have not started."""
+    active: int = 0
+    """Items that have started and not ended."""
+    first_failure: Unit | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no item will move any more."""
+        if self.active:
+            return False
+        return not self.waiting or self.is_stopped
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a failed item keeps the others from starting."""
+        return self.first_failure is not None and not self.unit.node.task.continue_on_item_failure

@@ -1,0 +1,243 @@
+"""Flows: checking, saving and versioning definitions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from .actor import Actor
+from .agents.registry import AgentRegistry
+from .agents.secrets import SecretVault
+from .answers import Answers
+from .clock import Clock
+from .definition import Catalog, CheckReport, Limits, Plan, WorkflowDefinition, apply_patch, check, is_flow_id, make_flow_id
+from .errors import InvalidArguments, Issue
+from .planview import plan_view
+from .settings import FlowSettings
+from .store import Store
+from .store import flows as changes
+from .store.sql import SQL
+from .views import FlowSaved, IssueView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedFlow:
+    """A saved version with its plan."""
+
+    flow_id: str
+    version: int
+    name: str
+    plan: Plan
+
+
+class Flows:
+    """The definitions of one database."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        registry: AgentRegistry,
+        vault: SecretVault,
+        settings: FlowSettings,
+        clock: Clock,
+        answers: Answers,
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._vault = vault
+        self._clock = clock
+        self._answers = answers
+        self._limits = Limits(
+            max_definition_bytes=settings.max_definition_bytes,
+            max_tasks=settings.max_tasks,
+            max_for_each_items=settings.max_for_each_items,
+        )
+
+    async def create(
+        self,
+        raw: object,
+        *,
+        name: str | None,
+        description: str | None,
+        flow_id: str | None,
+        validate_only: bool,
+        listed: bool,
+        actor: Actor,
+    ) -> tuple[FlowSaved, SavedFlow]:
+        """Check a definition and save it. Raises InvalidDefinition, InvalidArguments, FlowExists."""
+        report, definition = await self.check(raw, name=name, description=description, flow_id=flow_id)
+        content = definition.as_dict()
+        digest = _digest(content)
+        if flow_id is not None and not is_flow_id(flow_id):
+            raise _bad_flow_id(flow_id)
+        the_id = flow_id or definition.id or f"{make_flow_id(definition.name or 'flow')[:100]}-{digest[:8]}"
+        version, existing = 0, False
+        if not validate_only:
+            version, existing = await self._store.write(
+                partial(_create, self._save(the_id, definition, content, digest, actor, listed=listed))
+            )
+        saved = self._saved(the_id, version, report, existing=existing, validate_only=validate_only)
+        assert report.plan is not None  # noqa: S101 - a valid definition has a plan
+        return saved, SavedFlow(flow_id=the_id, version=version, name=saved.name, plan=report.plan)
+
+    async def update(
+        self, flow_id: str, *, raw: object | None, patch: list[dict[str, Any]] | None, actor: Actor
+    ) -> tuple[FlowSaved, SavedFlow]:
+        """Save a flow's next version, whole or patched. Raises FlowNotFound, InvalidArguments, InvalidDefinition."""
+        if (raw is None) == (patch is None):
+            raise InvalidArguments(
+                "update_flow takes either workflow_def or patch.",
+                next="Pass the whole definition as workflow_def, or RFC 6902 operations as patch.",
+            )
+        current = await self._answers.flow(flow_id, None)
+        expected = current.version if patch is not None else None
+        if patch is not None:
+            raw = apply_patch(current.definition or {}, patch)
+        report, definition = await self.check(raw, name=None, description=None, flow_id=flow_id, fallback=current.name)
+        content = definition.as_dict()
+        save = self._save(flow_id, definition, content, _digest(content), actor, listed=True)
+        version, existing = await self._store.write(partial(_update, save, expected))
+        assert report.plan is not None  # noqa: S101 - a valid definition has a plan
+        return (
+            self._saved(flow_id, version, report, existing=existing),
+            SavedFlow(flow_id=flow_id, version=version, name=save.name, plan=report.plan),
+        )
+
+    async def check(
+        self,
+        raw: object,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        flow_id: str | None = None,
+        fallback: str | None = None,
+    ) -> tuple[CheckReport, WorkflowDefinition]:
+        """Check a definition; `name` and `description` replace its own. Raises InvalidDefinition with all problems."""
+        if isinstance(raw, WorkflowDefinition):
+            raw = raw.as_dict()
+        if isinstance(raw, str | bytes):
+            try:
+                raw = json.loads(raw)
+            except (ValueError, RecursionError):
+                pass  # the checker says what is wrong with the text
+        if isinstance(raw, Mapping):
+            raw = dict(raw)
+            if name is not None:
+                raw["name"] = name
+            elif raw.get("name") is None and fallback is not None:
+                raw["name"] = fallback
+            if description is not None:
+                raw["description"] = description
+        report = check(raw, await self._catalog(raw), self._limits, flow_id=flow_id)
+        report.raise_if_invalid()
+        assert report.definition is not None  # noqa: S101 - no issues
+        return report, report.definition
+
+    async def _catalog(self, raw: object) -> Catalog:
+        known: dict[str, WorkflowDefinition | None] = {}
+        pending = list(_flow_ids(raw))
+        while pending:
+            flow_id = pending.pop()
+            if flow_id in known or len(known) > self._limits.max_tasks:
+                continue
+            row = await self._store.row(SQL["read_flow"], (None, flow_id))
+            known[flow_id] = None if row is None else WorkflowDefinition.model_validate_json(row["definition"])
+            if row is not None:
+                pending.extend(_flow_ids(json.loads(row["definition"])))
+        missing = any(definition is None for definition in known.values())
+        ids = [str(row[0]) for row in await self._store.rows(SQL["flow_ids"])] if missing else []
+        return Catalog(
+            tools=self._registry.tool_specs(),
+            agents=self._registry.agent_specs(),
+            secrets=self._vault.names,
+            flows=known.get,
+            flow_ids=lambda: ids,
+        )
+
+    def _save(
+        self,
+        flow_id: str,
+        definition: WorkflowDefinition,
+        content: dict[str, Any],
+        digest: str,
+        actor: Actor,
+        *,
+        listed: bool,
+    ) -> changes.SaveFlow:
+        return changes.SaveFlow(
+            flow_id=flow_id,
+            name=definition.name or flow_id,
+            description=definition.description,
+            tags=json.dumps(list(definition.tags), ensure_ascii=False),
+            digest=digest,
+            definition=json.dumps(content, ensure_ascii=False),
+            at=self._clock.now().timestamp(),
+            actor=str(actor),
+            listed=listed,
+        )
+
+    def _saved(
+        self, flow_id: str, version: int, report: CheckReport, *, existing: bool, validate_only: bool = False
+    ) -> FlowSaved:
+        assert report.plan is not None  # noqa: S101 - a valid definition has a plan
+        assert report.definition is not None  # noqa: S101 - likewise
+        return FlowSaved(
+            flow_id=flow_id,
+            name=report.definition.name or flow_id,
+            version=version,
+            existing=existing,
+            validate_only=validate_only,
+            plan=plan_view(report.plan),
+            warnings=[IssueView(**issue.as_dict()) for issue in report.warnings],
+            next=(
+                "Call create_flow without validate_only to save it."
+                if validate_only
+                else f"Call execute_flow(flow_id={flow_id!r})."
+            ),
+        )
+
+
+def _create(save: changes.SaveFlow, tx: Any) -> tuple[int, bool]:
+    return changes.create(tx, save)
+
+
+def _update(save: changes.SaveFlow, expected: int | None, tx: Any) -> tuple[int, bool]:
+    return changes.update(tx, save, expected_version=expected)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps({key: value for key, value in content.items() if key != "id"}, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _bad_flow_id(flow_id: str) -> InvalidArguments:
+    return InvalidArguments(
+        "flow_id must be 1 to 128 characters without control characters or slashes.",
+        issues=[
+            Issue(
+                path="/flow_id",
+                code="invalid_flow_id",
+                message="1 to 128 characters, no control characters or slashes",
+                got=flow_id[:150],
+                suggestion=make_flow_id(flow_id),
+            )
+        ],
+    )
+
+
+def _flow_ids(raw: object) -> Iterator[str]:
+    """The ids of sub-flows that a raw definition names; whatever is misshapen is passed over."""
+    stages = raw.get("stages") if isinstance(raw, Mapping) else None
+    for stage in stages if isinstance(stages, list | tuple) else ():
+        tasks = stage.get("tasks") if isinstance(stage, Mapping) else None
+        for task in tasks if isinstance(tasks, list | tuple) else ():
+            if isinstance(task, Mapping) and task.get("type") == "flow":
+                parameters = task.get("parameters")
+                flow_id = parameters.get("flow_id") if isinstance(parameters, Mapping) else None
+                if isinstance(flow_id, str):
+                    yield flow_id

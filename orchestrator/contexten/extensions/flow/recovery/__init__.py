@@ -1,0 +1,1 @@
+"""Failures: their kinds, and what is done about each."""

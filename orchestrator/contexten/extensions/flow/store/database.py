@@ -1,0 +1,316 @@
+"""Opening, migrating, writing and reading the database file."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import aiosqlite
+import psutil
+
+from ..errors import StoreBusy, StoreCorrupt, StoreError, StoreReadOnly, StoreTooNew
+from .lock import FileLock
+from .sql import SQL
+from .writer import LOCK_TIMEOUT_S, Committed, Pending, Transaction, Writer, translate
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_BUSY_TIMEOUT_MS = 5000
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afpfs", "webdav", "davfs", "9p", "ncpfs", "fuse.sshfs",
+     "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse", "glusterfs", "fuse.glusterfs", "ceph", "lustre", "afs"}
+)  # fmt: skip
+
+
+def _migrations() -> list[str]:
+    folder = files(__package__) / "migrations"
+    return [
+        entry.read_text(encoding="utf-8")
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
+        if entry.name.endswith(".sql")
+    ]
+
+
+MIGRATIONS = tuple(_migrations())
+SCHEMA_LEVEL = len(MIGRATIONS)
+"""The level of schema that this program writes; a file's own is its `user_version`."""
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a database to this program's schema, one transaction a migration.
+
+    Raises StoreTooNew where it is past that, StoreCorrupt where it is another program's database.
+    """
+    level = connection.execute("PRAGMA user_version").fetchone()[0]
+    if level > SCHEMA_LEVEL:
+        raise StoreTooNew(
+            f"The database has schema level {level}; this program knows {SCHEMA_LEVEL}.",
+            next="Upgrade contexten-flow, or choose another database with --db.",
+        )
+    if level == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise StoreCorrupt(
+            "The file is a database of another program.", next="Choose another file with --db; nothing was changed."
+        )
+    for number in range(level, SCHEMA_LEVEL):
+        script = f"BEGIN IMMEDIATE;\n{MIGRATIONS[number]}\nPRAGMA user_version = {number + 1};\n"
+        if number == 0:
+            script += f"INSERT INTO settings VALUES ('database', '{secrets.token_hex(3)}');\n"
+        try:
+            connection.executescript(script + "COMMIT;")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _file_system(path: Path) -> str:
+    best, kind = "", ""
+    try:
+        partitions = psutil.disk_partitions(all=True)
+    except OSError:
+        return ""
+    for partition in partitions:
+        mount = partition.mountpoint
+        if (path == Path(mount) or Path(mount) in path.parents) and len(mount) >= len(best):
+            best, kind = mount, partition.fstype.lower()
+    return kind
+
+
+class Store:
+    """The database of one process: one write thread, and a connection for reads.
+
+    `on_commit` is called on the event loop after each group that changed something, before its writers go on.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        durability: Literal["power", "process"] = "power",
+        on_commit: Callable[[Committed], None] = lambda committed: None,
+    ) -> None:
+        self.path = path.expanduser().absolute()
+        self.identity = ""
+        """The database's short id, part of every cursor; known once open."""
+        self._durability = durability
+        self._on_commit = on_commit
+        self._batch: list[Pending] = []
+        self._flush_due = False
+        self._writer: Writer | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._reader: aiosqlite.Connection | None = None
+        self._write_lock: FileLock | None = None
+        self._server_lock: FileLock | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # Opening and closing
+    async def open(self) -> None:
+        """Open or make the file. Raises StoreBusy, StoreReadOnly, StoreCorrupt, StoreTooNew or StoreError."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            connection = await asyncio.to_thread(self._connect)
+            self._connection = connection
+            self.identity = str(connection.execute(SQL["setting"], ("database",)).fetchone()[0])
+            self._reader = await aiosqlite.connect(self.path, isolation_level=None)
+            self._reader.row_factory = sqlite3.Row
+            await self._reader.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+            await self._reader.execute("PRAGMA query_only = 1")
+        except sqlite3.Error as error:
+            await self.close()
+            raise translate(error) from error
+        except BaseException:
+            await self.close()
+            raise
+        assert self._write_lock is not None  # noqa: S101 - _connect made it
+        loop = self._loop
+        self._writer = Writer(
+            connection,
+            self._write_lock,
+            wal=Path(f"{self.path}-wal"),
+            schema_level=SCHEMA_LEVEL,
+            deliver=lambda function: loop.call_soon_threadsafe(function) and None,
+            on_commit=self._on_commit,
+        )
+        self._writer.start()
+
+    def _connect(self) -> sqlite3.Connection:
+        if _file_system(self.path.parent) in _NETWORK_FILE_SYSTEMS:
+            raise StoreError(
+                "The folder of the database is on a network file system, where SQLite's locks do not hold.",
+                next="Choose a database on a local disk with --db.",
+            )
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StoreError(
+                "The folder of the database is a file.", next="Choose another database with --db."
+            ) from error
+        except OSError as error:
+            raise StoreReadOnly(
+                f"The folder of the database cannot be made: {error.strerror}.",
+                next="Choose another database with --db.",
+            ) from error
+        if self.path.is_dir():
+            raise StoreError("The database's path is a folder.", next="Name a file with --db.")
+        if self.path.exists() and not os.access(self.path, os.W_OK):
+            raise StoreReadOnly(
+                "The database file cannot be written.",
+                next="Give this user write permission for it, or choose another database with --db.",
+            )
+        self._write_lock = FileLock(Path(f"{self.path}.lock"))
+        self._write_lock.acquire(LOCK_TIMEOUT_S)
+        try:
+            connection = sqlite3.connect(
+                self.path, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+            try:
+                os.chmod(self.path, 0o600)
+                connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+                connection.execute("PRAGMA journal_mode = WAL").fetchall()
+                full = self._durability == "power"
+                connection.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
+                connection.execute(f"PRAGMA fullfsync = {int(full)}")
+                connection.execute("PRAGMA wal_autocheckpoint = 0")
+                connection.execute("PRAGMA foreign_keys = 1")
+                migrate(connection)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+        finally:
+            self._write_lock.release()
+
+    async def close(self) -> None:
+        """Finish what was submitted, fold SQLite's journal in, close. Safe to call twice."""
+        if self._writer is not None:
+            self._flush()
+            writer, self._writer = self._writer, None
+            await asyncio.to_thread(writer.close)
+            await asyncio.sleep(0)  # what the thread delivered last is settled before the connection goes
+        if self._reader is not None:
+            reader, self._reader = self._reader, None
+            await reader.close()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._write_lock is not None:
+            self._write_lock.close()
+            self._write_lock = None
+        self.give_up_driving()
+
+    def hold_driving(self, holder: Mapping[str, Any]) -> None:
+        """Become the one process that drives this database's runs. Raises StoreBusy, naming the holder."""
+        lock = FileLock(Path(f"{self.path}.server"))
+        if not lock.try_acquire():
+            content = lock.read()
+            lock.close()
+            who = content.get("holder", "another process")
+            since = content.get("since")
+            raise StoreBusy(
+                f"Another process drives this database: {who} (process {content.get('pid', '?')} on "
+                f"{content.get('host', 'this machine')}{f', since {since}' if since else ''}).",
+                next="Connect to that server, end it, or choose another database with --db.",
+            )
+        lock.write({"pid": os.getpid(), "host": socket.gethostname(), **holder})
+        self._server_lock = lock
+
+    def give_up_driving(self) -> None:
+        """Let another process drive."""
+        if self._server_lock is not None:
+            self._server_lock.write({})
+            self._server_lock.close()
+            self._server_lock = None
+
+    def driver(self) -> dict[str, Any] | None:
+        """Who drives this database now, as its lock file says; None where nobody does."""
+        if self._server_lock is not None:
+            return self._server_lock.read()
+        lock = FileLock(Path(f"{self.path}.server"))
+        try:
+            if not lock.try_acquire():
+                return lock.read()
+            lock.release()
+            return None
+        finally:
+            lock.close()
+
+    # Writing
+    def submit(self, change: Callable[[Transaction], Any], settle: Callable[[Any, BaseException | None], None]) -> None:
+        """Hand a change over; `settle(result, error)` is called on the event loop after its commit.
+
+        All changes that are submitted in one turn of the loop go to the write thread together.
+        """
+        self._batch.append(Pending(change, settle))
+        if not self._flush_due:
+            self._flush_due = True
+            assert self._loop is not None  # noqa: S101 - open() came before
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        batch, self._batch = self._batch, []
+        if not batch:
+            return
+        if self._writer is None:
+            error = StoreError("The database is closed.")
+            for pending in batch:
+                pending.settle(None, error)
+            return
+        self._writer.submit(batch)
+
+    async def write(self, change: Callable[[Transaction], T]) -> T:
+        """Make a change durable and return its result. It happens even where the caller is cancelled meanwhile."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def settle(result: Any, error: BaseException | None) -> None:
+            if future.done():
+                return  # cancelled: the change was made, nobody asks
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self.submit(change, settle)
+        return await future
+
+    def figures(self) -> dict[str, int]:
+        """Commits and changes since opening."""
+        writer = self._writer
+        return {"commits": writer.groups, "changes": writer.changes} if writer else {"commits": 0, "changes": 0}
+
+    # Reading
+    async def rows(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[sqlite3.Row]:
+        """All rows of a query. Raises StoreError."""
+        if self._reader is None:
+            raise StoreError("The database is closed.")
+        try:
+            return list(await self._reader.execute_fetchall(sql, parameters))  # type: ignore[arg-type]  # aiosqlite's annotation leaves mappings out
+        except sqlite3.Error as error:
+            raise translate(error) from error
+
+    async def row(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> sqlite3.Row | None:
+        """The first row of a query. Raises StoreError."""
+        rows = await self.rows(sql, parameters)
+        return rows[0] if rows else None
+
+    def size(self) -> int:
+        """Bytes of the file and of SQLite's journal."""
+        total = 0
+        for suffix in ("", "-wal"):
+            try:
+                total += os.stat(f"{self.path}{suffix}").st_size
+            except OSError:
+                continue
+        return total
+
+

@@ -1,0 +1,141 @@
+"""What crosses the store's seam: rows and moves, as values."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..states import RunState, TaskState
+
+INLINE_BYTES = 64 << 10  # larger texts are stored once, under their digest, and referred to
+
+
+class StoredText(NamedTuple):
+    """JSON text as a row keeps it: inline, or by the digest of a blob."""
+
+    text: str
+    digest: str | None
+    size: int
+
+    @classmethod
+    def of(cls, text: str) -> StoredText:
+        """Decide where a text goes; `size` is in bytes of UTF-8."""
+        size = len(text) if text.isascii() else len(text.encode())
+        digest = hashlib.sha256(text.encode()).hexdigest() if size > INLINE_BYTES else None
+        return cls(text, digest, size)
+
+
+@dataclass(slots=True)
+class TaskRow:
+    """A task of a run, or one item of its for_each, as the state table has it. Its run's owner alone changes it."""
+
+    task: str
+    item: int = -1
+    state: TaskState = TaskState.PENDING
+    attempts: int = 0
+    interruptions: int = 0
+    agent: str | None = None
+    items: StoredText | None = None
+    child_run_id: str | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    wake_at: float | None = None
+    reason: str | None = None
+    error: str | None = None
+    output: StoredText | None = None
+    taken_over: bool = False
+
+
+class TaskMove(NamedTuple):
+    """A task's legal move: the row as it will be, and the state in which it must be found."""
+
+    row: TaskRow
+    before: TaskState
+    data: str | None = None
+    """JSON text for the event."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRun:
+    """A run to be recorded. `queue_key` orders the queue; lower starts first."""
+
+    run_id: str
+    flow_id: str
+    version: int
+    name: str
+    framework: str
+    priority: int
+    queue_key: float
+    inputs: str
+    total: int
+    created_at: float
+    timeout_s: float | None = None
+    idempotency_key: str | None = None
+    request_digest: str | None = None
+    rerun_of: str | None = None
+    parent_run_id: str | None = None
+    parent_task: str | None = None
+    parent_item: int | None = None
+    taken_over: tuple[TaskRow, ...] = ()
+    actor: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunMove:
+    """What happens to an owned run in one change: moves of its tasks, and perhaps one of its own.
+
+    The change is refused where the run is no longer running under `fence`.
+    """
+
+    run_id: str
+    flow_id: str
+    fence: int
+    at: float
+    before: RunState = RunState.RUNNING
+    to: RunState | None = None
+    tasks: tuple[TaskMove, ...] = ()
+    children: tuple[NewRun, ...] = ()
+    completed: int = 0
+    """Tasks that this change brings to completed or skipped."""
+    wake_at: float | None = None
+    error: str | None = None
+    failed_tasks: str | None = None
+    output: StoredText | None = None
+    reason: str | None = None
+    logs: tuple[tuple[str, str | None, int | None, int | None, str], ...] = ()
+    """Other entries for the journal: (type, task, item, attempt, JSON text)."""
+    actor: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedRun:
+    """A run that this process owns from now on, with all it needs to go on.
+
+    Among `children` there may be sub-flows that have ended, with their output, whose end was not recorded here yet.
+    """
+
+    run_id: str
+    flow_id: str
+    version: int
+    name: str
+    framework: str
+    priority: int
+    fence: int
+    inputs: str
+    timeout_s: float | None
+    request: str | None
+    reason: str | None
+    completed: int
+    created_at: float
+    started_at: float
+    paused_s: float
+    parent_run_id: str | None = None
+    parent_task: str | None = None
+    parent_item: int | None = None
+    rerun_of: str | None = None
+    state: RunState = RunState.RUNNING
+    output: StoredText | None = None
+    error: str | None = None
+    tasks: list[TaskRow] = field(default_factory=list)
+    children: list[ClaimedRun] = field(default_factory=list)

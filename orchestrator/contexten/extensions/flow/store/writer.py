@@ -1,0 +1,291 @@
+"""Group commit: one thread owns the write connection and makes many changes durable with one flush.
+
+A change is a function run on that thread inside a savepoint of its own. All changes that wait are run in one
+transaction; a refused one fails alone, a failed commit fails its whole group. Who submitted a change hears of it after
+the commit: memory follows the disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import FlowError, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreReadOnly, StoreTooNew
+from .lock import FileLock
+from .sql import SQL
+
+logger = logging.getLogger(__name__)
+
+LOCK_TIMEOUT_S = 10.0
+CHECKPOINT_BYTES = 16 << 20  # of SQLite's journal: the checkpoint's own flushes cost little a change
+CHECK_EVERY = 64  # groups: asking for the journal's size is a system call
+MAX_GROUP = 1000  # a group this long is committed even if more changes wait: bounds the latency of the first
+
+
+class Event(NamedTuple):
+    """One entry of the journal; `at` in seconds since the epoch, `data` JSON text."""
+
+    seq: int
+    run_id: str | None
+    flow_id: str | None
+    type: str
+    task: str | None
+    item: int | None
+    attempt: int | None
+    at: float
+    actor: str | None
+    data: str | None
+
+
+class Refused(Exception):
+    """A change's guard did not hold: the row was not in the expected state, or belongs to another owner now."""
+
+
+class Transaction:
+    """What a change may do: run SQL, and append to the journal."""
+
+    __slots__ = ("connection", "cursor", "events", "seq")
+
+    def __init__(self, connection: sqlite3.Connection, seq: int) -> None:
+        self.connection = connection
+        self.cursor = connection.cursor()
+        self.seq = seq
+        self.events: list[Event] = []
+
+    def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> sqlite3.Cursor:
+        """Run one statement."""
+        return self.cursor.execute(sql, parameters)
+
+    def row(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        """The first row of a query, or None."""
+        return self.cursor.execute(sql, parameters).fetchone()
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """All rows of a query."""
+        return self.cursor.execute(sql, parameters).fetchall()
+
+    def event(
+        self,
+        type: str,  # noqa: A002 - the journal's word
+        at: float,
+        *,
+        run_id: str | None = None,
+        flow_id: str | None = None,
+        task: str | None = None,
+        item: int | None = None,
+        attempt: int | None = None,
+        actor: str | None = None,
+        data: str | None = None,
+    ) -> int:
+        """Append to the journal; answers the entry's place."""
+        self.seq = seq = self.seq + 1
+        self.events.append(Event(seq, run_id, flow_id, type, task, item, attempt, at, actor, data))
+        return seq
+
+
+@dataclass(slots=True)
+class Committed:
+    """One group after its commit: the journal's new entries, and whether others wrote since the last group."""
+
+    events: list[Event]
+    foreign: tuple[int, int] | None
+    """Places (after, up to) of entries that another process wrote before this group."""
+
+
+Change = Callable[[Transaction], Any]
+Settle = Callable[[Any, BaseException | None], None]
+
+
+class Pending(NamedTuple):
+    """A change that waits for its commit, and who hears of it."""
+
+    change: Change
+    settle: Settle
+
+
+Result = tuple[Pending, Any, BaseException | None]
+
+
+def translate(error: sqlite3.Error) -> StoreError:
+    """The error of SQLite as one of ours, with what to do about it."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreBusy("Another program holds the database locked.", next="End that program, or try again.")
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return StoreReadOnly(
+            "The database cannot be opened for writing.",
+            next="Check that the file and its folder exist and may be written, or choose another with --db.",
+        )
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StoreCorrupt(
+            "The database file is damaged or is not a database.",
+            next="Restore a backup, or choose another file with --db. `contexten-flow verify` says more.",
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return StoreFull("The disk is full.", next="Free space on the disk of the database, then repeat the call.")
+    if code == sqlite3.SQLITE_IOERR:
+        return StoreError("The disk of the database failed to read or write.", next="Check the disk.")
+    return StoreError(f"The database refused a change: {type(error).__name__}.")
+
+
+class Writer:
+    """The write thread. `submit` from one thread (the event loop's); results arrive through `deliver`."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        lock: FileLock,
+        *,
+        wal: Path,
+        schema_level: int,
+        deliver: Callable[[Callable[[], None]], None],
+        on_commit: Callable[[Committed], None],
+    ) -> None:
+        """`deliver` runs a function on the submitting thread; `on_commit` is called there before results settle."""
+        self._connection = connection
+        self._lock = lock
+        self._wal = wal
+        self._schema_level = schema_level
+        self._deliver = deliver
+        self._on_commit = on_commit
+        self._queue: queue.SimpleQueue[list[Pending] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="contexten-flow-writer")
+        self._seq = self._last_seq()
+        self.groups = 0
+        """Commits so far; written by the write thread only."""
+        self.changes = 0
+        """Changes committed so far; written by the write thread only."""
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(self, batch: list[Pending]) -> None:
+        """Hand changes over; each `settle` is called with a result or an error."""
+        self._queue.put(batch)
+
+    def close(self) -> None:
+        """Finish what was submitted, then end the thread; blocks until it has ended."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _last_seq(self) -> int:
+        row = self._connection.execute(SQL["last_event"]).fetchone()
+        return int(row[0]) if row else 0
+
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            batch = self._queue.get()
+            if batch is None:
+                break
+            group = list(batch)
+            while len(group) < MAX_GROUP:
+                try:
+                    more = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if more is None:
+                    closing = True
+                    break
+                group.extend(more)
+            self._commit(group)
+        self._checkpoint("TRUNCATE")
+
+    def _commit(self, group: list[Pending]) -> None:
+        results: list[Result] = []
+        committed: Committed | None = None
+        try:
+            self._lock.acquire(LOCK_TIMEOUT_S)
+            try:
+                committed = self._transact(group, results)
+            finally:
+                self._lock.release()
+        except sqlite3.Error as error:
+            logger.warning("a group of %d changes failed: %s", len(group), error)
+            failure = translate(error)
+            results = [(pending, None, failure) for pending in group]
+        except FlowError as error:
+            results = [(pending, None, error) for pending in group]
+        self._deliver(lambda: self._settle(committed, results))
+        if committed is not None and self._journal_is_long():
+            self._checkpoint("PASSIVE")
+
+    def _transact(self, group: list[Pending], results: list[Result]) -> Committed:
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            level = connection.execute("PRAGMA user_version").fetchone()[0]
+            if level > self._schema_level:
+                raise StoreTooNew(
+                    f"The database has schema level {level}; this program knows {self._schema_level}.",
+                    next="Upgrade contexten-flow: another process has already upgraded the database.",
+                )
+            before = self._last_seq()
+            transaction = Transaction(connection, before)
+            for pending in group:
+                results.append(self._apply(transaction, pending))
+            if transaction.events:
+                transaction.cursor.executemany(SQL["insert_event"], transaction.events)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        foreign = (self._seq, before) if before != self._seq else None
+        self._seq = transaction.seq
+        self.groups += 1
+        self.changes += len(group)
+        return Committed(transaction.events, foreign)
+
+    @staticmethod
+    def _apply(transaction: Transaction, pending: Pending) -> Result:
+        mark, seq = len(transaction.events), transaction.seq
+        transaction.execute("SAVEPOINT change")
+        try:
+            result = pending.change(transaction)
+        except sqlite3.OperationalError:
+            raise  # the database, not the change: the whole group fails
+        except Exception as error:  # a refusal, or a defect of the change: it fails alone
+            if not isinstance(error, Refused | FlowError):
+                logger.exception("a change of the database failed")
+            transaction.execute("ROLLBACK TO change")
+            transaction.execute("RELEASE change")
+            del transaction.events[mark:]
+            transaction.seq = seq
+            return pending, None, error
+        transaction.execute("RELEASE change")
+        return pending, result, None
+
+    def _settle(
+        self, committed: Committed | None, results: list[Result]
+    ) -> None:
+        if committed is not None and (committed.events or committed.foreign):
+            self._on_commit(committed)
+        for pending, result, error in results:
+            pending.settle(result, error)
+
+    def _journal_is_long(self) -> bool:
+        if self.groups % CHECK_EVERY:
+            return False
+        try:
+            return self._wal.stat().st_size > CHECKPOINT_BYTES
+        except OSError:
+            return False
+
+    def _checkpoint(self, mode: str) -> None:
+        try:
+            self._lock.acquire(LOCK_TIMEOUT_S)
+            try:
+                self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+            finally:
+                self._lock.release()
+        except (sqlite3.Error, FlowError) as error:
+            logger.warning("the journal of SQLite could not be folded in; it will be tried again: %s", error)
+

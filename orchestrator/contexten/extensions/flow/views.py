@@ -1,0 +1,288 @@
+"""What the service answers: the shapes that Python, MCP, the CLI and HTTP show.
+
+Every view dumps to JSON data with `data()`, absent fields left out. Times are ISO 8601 in UTC, durations seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class View(BaseModel):
+    """Base of all answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def data(self) -> dict[str, Any]:
+        """The view as JSON data, without fields that are absent."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class IssueView(View):
+    """One problem in what was given."""
+
+    path: str = Field(description="JSON Pointer into what was given")
+    code: str
+    message: str
+    expected: Any = None
+    got: Any = None
+    suggestion: str | None = None
+    patch: list[dict[str, Any]] | None = Field(None, description="RFC 6902 operations that mend it")
+
+
+class PlanView(View):
+    """A definition's plan in brief."""
+
+    stages: int
+    tasks: int
+    waves: list[list[str]] = Field(description="tasks that may start together, in order; cut after 50 waves")
+    tools: list[str]
+    warnings: list[str] = []
+
+
+class FlowSaved(View):
+    """The answer to create_flow and update_flow."""
+
+    flow_id: str
+    name: str
+    version: int = Field(description="from 1; 0 where only validated")
+    existing: bool = Field(False, description="the same content was saved before; nothing changed")
+    validate_only: bool = False
+    plan: PlanView
+    warnings: list[IssueView] = []
+    next: str | None = Field(None, description="the call to make now")
+
+
+class Progress(View):
+    """How many of a run's tasks have ended in completion or a skip, of how many."""
+
+    completed: int
+    total: int
+
+
+class RunError(View):
+    """Why a run or a task failed."""
+
+    kind: str
+    message: str
+    task: str | None = None
+    attempt: int | None = None
+    details: dict[str, Any] | None = None
+
+
+class TaskView(View):
+    """One task of a run."""
+
+    name: str
+    stage: str
+    state: str
+    attempts: int = 0
+    agent: str | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    duration_s: float | None = None
+    next_attempt_at: str | None = Field(None, description="when a retrying or waiting task moves on")
+    reason: str | None = Field(None, description="why it was skipped or cancelled")
+    error: RunError | None = None
+    items: dict[str, int] | None = Field(None, description="of a for_each: items by state")
+    child_run_id: str | None = Field(None, description="the run of a sub-flow")
+    output_bytes: int | None = None
+    taken_over: bool | None = Field(None, description="its output was recorded by the run that this one repeats")
+
+
+class EventView(View):
+    """One entry of the journal."""
+
+    cursor: str
+    type: str
+    at: str
+    run_id: str | None = None
+    task: str | None = None
+    attempt: int | None = None
+    item: int | None = None
+    details: dict[str, Any] | None = None
+    actor: str | None = Field(None, description="who asked: client/transport/tool")
+
+
+class RunView(View):
+    """One execution of a flow. The fields after `error` are there as asked for."""
+
+    run_id: str
+    flow_id: str
+    name: str
+    version: int
+    state: str
+    progress: Progress
+    cursor: str = Field(description="place in the journal; pass it as since= to get only what came after")
+    next_poll_s: float = Field(description="seconds after which asking again makes sense; 0 when the run has ended")
+    error: RunError | None = None
+    failed_tasks: list[str] | None = Field(None, description="failures, tolerated or not")
+    existing: bool | None = Field(None, description="an earlier run answered for the same idempotency key")
+    framework: str | None = None
+    priority: int | None = None
+    created_at: str | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    duration_s: float | None = None
+    rerun_of: str | None = None
+    parent_run_id: str | None = None
+    reason: str | None = Field(None, description="why it was paused or cancelled, as given")
+    note: str | None = Field(None, description="what a reader should know, such as: a cancellation is under way")
+    active: list[str] | None = Field(None, description="tasks under way now")
+    tasks: list[TaskView] | None = None
+    events: list[EventView] | None = None
+    more_events: bool | None = Field(None, description="more events follow the last one; ask again with its cursor")
+    reset: bool | None = Field(None, description="since= was pruned or of another database; this is a snapshot")
+    output: Any = None
+    has_output: bool | None = None
+    output_truncated: dict[str, Any] | None = Field(None, description="what was left out and how to get it")
+    definition: dict[str, Any] | None = None
+    inputs: dict[str, Any] | None = None
+
+
+class FlowView(View):
+    """A flow with its latest run."""
+
+    flow_id: str
+    name: str
+    description: str | None = None
+    version: int
+    tags: list[str] = []
+    state: str = Field(description="its latest run's state; idle if none")
+    created_at: str
+    updated_at: str
+    latest_run: RunView | None = None
+    runs: int = 0
+    definition: dict[str, Any] | None = None
+
+
+class FlowPage(View):
+    """A page of flows."""
+
+    flows: list[FlowView]
+    next_page: str | None = None
+
+
+class RunPage(View):
+    """A page of runs."""
+
+    runs: list[RunView]
+    next_page: str | None = None
+
+
+class ControlResult(View):
+    """The answer to control_flow."""
+
+    run_id: str = Field(description="the run acted on; of retry and rerun_from the new run")
+    flow_id: str
+    action: str
+    state: str
+    rerun_of: str | None = None
+    taken_over: list[str] | None = Field(None, description="tasks whose recorded outputs the new run takes over")
+    note: str | None = None
+    cursor: str
+    next_poll_s: float
+
+
+class Explanation(View):
+    """The answer to explain_flow."""
+
+    subject: Literal["definition", "flow", "run"]
+    flow_id: str | None = None
+    run_id: str | None = None
+    name: str
+    state: str | None = None
+    summary: str = Field(description="the answer in a sentence or two")
+    plan: PlanView | None = None
+    critical_path: list[str] | None = None
+    side_effects: list[str] | None = Field(None, description="what outside this program the flow touches")
+    waiting_for: list[str] | None = Field(None, description="what a run that does not move is waiting for")
+    failure: dict[str, Any] | None = Field(None, description="root task, kind, attempts, skipped tasks")
+    next: list[str] | None = Field(None, description="calls to make now")
+    warnings: list[IssueView] = []
+
+
+class StrategyState(View):
+    """Strategy and limit of the database's scheduler."""
+
+    strategy: str
+    max_concurrent_flows: int
+
+
+class StrategyChange(View):
+    """The answer to set_strategy."""
+
+    before: StrategyState
+    after: StrategyState
+    effect: str = Field(description="what the change means for the queue")
+
+
+class AgentView(View):
+    """One agent of this process."""
+
+    name: str
+    agent_type: str
+    tools: list[str]
+    capacity: int
+    running: int
+    load: float = Field(description="outstanding complexity per capacity")
+
+
+class ToolView(View):
+    """One tool that a task may require."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any] | None = Field(None, description="JSON Schema of its parameters")
+    agents: list[str]
+
+
+class EngineView(View):
+    """One engine, by the name that `framework` takes."""
+
+    name: str
+    available: bool
+    note: str | None = None
+
+
+class AgentsView(View):
+    """The answer to list_agents."""
+
+    agents: list[AgentView]
+    tools: list[ToolView]
+    engines: list[EngineView]
+    disabled_tools: dict[str, str] = Field({}, description="tools that are off, and how to enable them")
+
+
+class SchedulerView(View):
+    """The scheduler's state: the resource flow://scheduler."""
+
+    strategy: str
+    max_concurrent_flows: int
+    running: int
+    queued: int
+    waiting: int
+    paused: int
+    next_runs: list[str] = Field(description="the first queued runs, in the order in which they will start")
+
+
+class MetricsView(View):
+    """The answer to get_metrics and the resource flow://metrics."""
+
+    scheduler: dict[str, Any]
+    flows: dict[str, Any]
+    tasks: dict[str, Any]
+    agents: dict[str, Any]
+    store: dict[str, Any]
+
+
+class VerifyReport(View):
+    """The answer to `contexten-flow verify`."""
+
+    ok: bool
+    runs: int
+    events: int
+    integrity: str
+    problems: list[str] = []

@@ -1,0 +1,119 @@
+"""Who hears of commits: subscribers, and those who wait for a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import anyio
+
+from .states import RunState
+from .store import Event
+
+logger = logging.getLogger(__name__)
+
+_RUN_STATES = frozenset(RunState)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What subscribers hear after a commit of one run (or of one flow, where `run_id` is None)."""
+
+    run_id: str | None
+    flow_id: str | None
+    state: str | None
+    """The state that the run entered; None where it stayed in its own."""
+    types: tuple[str, ...]
+    """The types of the new events, such as `task.completed`."""
+    cursor: str
+
+
+def changes_of(events: Sequence[Event], cursor: Callable[[int], str]) -> list[Change]:
+    """The events of one commit, gathered by run and flow."""
+    gathered: dict[tuple[str | None, str | None], list[Event]] = {}
+    for event in events:
+        gathered.setdefault((event.run_id, event.flow_id), []).append(event)
+    changes = []
+    for (run_id, flow_id), own in gathered.items():
+        state = None
+        for event in own:
+            kind, _, name = event.type.partition(".")
+            if kind == "run" and name in _RUN_STATES:
+                state = name
+        changes.append(
+            Change(
+                run_id=run_id,
+                flow_id=flow_id,
+                state=state,
+                types=tuple(event.type for event in own),
+                cursor=cursor(own[-1].seq),
+            )
+        )
+    return changes
+
+
+class Watch:
+    """Wakes when its run changed; changes between two waits are not lost."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def set(self) -> None:
+        """The run changed."""
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Until the run has changed since the last wait."""
+        await self._event.wait()
+        self._event = anyio.Event()
+
+
+class Watchers:
+    """The subscribers of one service. Used on its event loop only."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[object, Callable[[Change], None]] = {}
+        self._watches: dict[str, set[Watch]] = {}
+
+    def subscribe(self, listener: Callable[[Change], None]) -> Callable[[], None]:
+        """Call `listener` with each change; answers how to stop."""
+        token = object()
+        self._listeners[token] = listener
+
+        def stop() -> None:
+            self._listeners.pop(token, None)
+
+        return stop
+
+    @contextmanager
+    def watch(self, run_id: str) -> Iterator[Watch]:
+        """Watch one run."""
+        watch = Watch()
+        self._watches.setdefault(run_id, set()).add(watch)
+        try:
+            yield watch
+        finally:
+            watches = self._watches[run_id]
+            watches.discard(watch)
+            if not watches:
+                del self._watches[run_id]
+
+    def announce(self, changes: Sequence[Change]) -> None:
+        """Tell everybody."""
+        for change in changes:
+            if change.run_id is not None:
+                for watch in self._watches.get(change.run_id, ()):
+                    watch.set()
+            for listener in list(self._listeners.values()):
+                try:
+                    listener(change)
+                except Exception:
+                    logger.exception("a subscriber raised")
+
+    def wake_all(self) -> None:
+        """Let everybody look again: the service closes."""
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.set()

@@ -1,0 +1,225 @@
+"""What doctor looks at: each check is a function that answers findings."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from contexten.extensions.flow.errors import FlowError
+from contexten_server.cli.conduct import load_settings
+from contexten_server.cli.exits import UsageProblem
+
+if TYPE_CHECKING:
+    from contexten.extensions.flow.settings import FlowSettings
+
+_LITTLE_SPACE = 500 << 20
+"""Below this the journal of a busy day may not fit."""
+
+_NETWORK_TYPES = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afpfs", "fuse.sshfs", "9p", "webdav", "ceph", "glusterfs"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at. A note is worth knowing; a problem stops something from working."""
+
+    check: str
+    level: Literal["ok", "note", "problem"]
+    found: str
+    advice: str = ""
+
+    def data(self) -> dict[str, str]:
+        """The finding as JSON data, without empty advice."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+
+async def examine(db: Path | None, host: str, port: int) -> list[Finding]:
+    """All findings, in the order in which a person reads them. Raises nothing that a finding can tell."""
+    findings = [_python(), _sqlite()]
+    try:
+        settings = load_settings(db)
+    except UsageProblem as error:
+        wrong = "; ".join(f"{issue.path.removeprefix('/')}: {issue.message}" for issue in error.issues)
+        return [*findings, Finding(check="settings", level="problem", found=wrong or error.message)]
+    findings += _database(settings)
+    findings += await _service(settings)
+    findings += _secrets(settings)
+    findings.append(_port(host, port))
+    return findings
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    return Finding(check="python", level="ok", found=found, advice=f"contexten-flow {version('contexten-flow')}")
+
+
+def _has_wal_reset_race(sqlite_version: tuple[int, ...]) -> bool:
+    """Whether a checkpoint of one process can race a writer of another: fixed in 3.51.3, 3.50.7 and 3.44.6."""
+    major, minor, patch = sqlite_version[:3]
+    fixed = {(3, 44): 6, (3, 50): 7}
+    return (major, minor, patch) < (3, 51, 3) and patch < fixed.get((major, minor), 1 << 30)
+
+
+def _sqlite() -> Finding:
+    found = sqlite3.sqlite_version
+    if sqlite3.sqlite_version_info < (3, 37):
+        return Finding(check="sqlite", level="problem", found=found, advice="SQLite 3.37 or newer is needed")
+    if _has_wal_reset_race(sqlite3.sqlite_version_info):
+        return Finding(
+            check="sqlite",
+            level="ok",
+            found=found,
+            advice="This version can corrupt a file that several programs write; Contexten Flow prevents that with a "
+            "lock of its own. Do not write to the database with other programs while it is in use.",
+        )
+    return Finding(check="sqlite", level="ok", found=found)
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _database(settings: FlowSettings) -> Iterator[Finding]:
+    file = settings.database.expanduser().absolute()
+    folder = _existing(file.parent)
+    size = f", {file.stat().st_size / 1e6:.1f} MB" if file.exists() else ", made at first use"
+    yield Finding(check="database", level="ok", found=f"{file}{size}")
+    writable = os.access(folder, os.W_OK | os.X_OK) and (not file.exists() or os.access(file, os.W_OK))
+    if not writable:
+        yield Finding(
+            check="database",
+            level="problem",
+            found="it cannot be written",
+            advice="give this user write permission for the file and its folder, or choose another place with --db",
+        )
+    kind = _file_system(folder)
+    if kind in _NETWORK_TYPES:
+        yield Finding(
+            check="database",
+            level="problem",
+            found=f"its folder is on a network file system ({kind})",
+            advice="SQLite's locks do not hold there: choose a local folder with --db",
+        )
+    free = shutil.disk_usage(folder).free
+    yield Finding(
+        check="disk",
+        level="ok" if free > _LITTLE_SPACE else "note",
+        found=f"{free / 1e9:.1f} GB free",
+        advice="" if free > _LITTLE_SPACE else "what is acknowledged stays safe on a full disk, but work stops",
+    )
+
+
+def _file_system(folder: Path) -> str:
+    """The type of the file system that a folder is on; empty where the machine does not tell."""
+    import psutil
+
+    folder = folder.resolve()
+    places = [
+        (Path(partition.mountpoint), partition.fstype)
+        for partition in psutil.disk_partitions(all=True)
+        if folder.is_relative_to(partition.mountpoint)
+    ]
+    return max(places, key=lambda place: len(place[0].parts), default=(Path(), ""))[1]
+
+
+async def _service(settings: FlowSettings) -> list[Finding]:
+    """What only an opened service knows: whether the file is sound, who holds it, tools and engines."""
+    import tempfile
+
+    from contexten.extensions.flow.service import FlowService
+
+    findings: list[Finding] = []
+    with tempfile.TemporaryDirectory(prefix="contexten-flow-") as scratch:
+        if settings.database.exists():
+            findings.append(_holder(settings.database))
+            try:
+                async with FlowService(settings, drive=False, holder="contexten-flow doctor"):
+                    pass
+            except FlowError as error:
+                findings.append(
+                    Finding(check="database", level="problem", found=error.message, advice=error.next or "")
+                )
+        # Tools and engines are this process's, whatever becomes of the database.
+        empty = settings.model_copy(update={"database": Path(scratch) / "empty.sqlite3"})
+        async with FlowService(empty, holder="contexten-flow doctor") as service:
+            agents = await service.agents()
+    names = sorted(tool.name for tool in agents.tools)
+    findings.append(Finding(check="tools", level="ok", found=", ".join(names)))
+    findings += [
+        Finding(check="tools", level="note", found=f"{name} is off", advice=how)
+        for name, how in sorted(agents.disabled_tools.items())
+    ]
+    findings += [
+        Finding(
+            check="engines",
+            level="ok" if engine.available else "note",
+            found=engine.name if engine.available else f"{engine.name} is not available",
+            advice=engine.note or "",
+        )
+        for engine in agents.engines
+    ]
+    return findings
+
+
+def _holder(database: Path) -> Finding:
+    from contexten.extensions.flow.store.lock import FileLock
+
+    try:
+        lock = FileLock(database.with_name(database.name + ".server"))
+    except FlowError as error:
+        return Finding(check="server", level="problem", found=error.message, advice=error.next or "")
+    try:
+        if lock.try_acquire():
+            lock.release()
+            return Finding(check="server", level="ok", found="no server holds the database now")
+        return Finding(check="server", level="ok", found=f"held by {_describe(lock.read())}")
+    finally:
+        lock.close()
+
+
+def _describe(holder: dict[str, Any]) -> str:
+    name = holder.get("holder") or holder.get("name") or "another process"
+    return f"{name} (process {holder['pid']})" if "pid" in holder else str(name)
+
+
+def _secrets(settings: FlowSettings) -> Iterator[Finding]:
+    for grant in settings.secrets:
+        variable = grant.variable or grant.name
+        receivers = ", ".join([*grant.hosts, *(f"tool {tool}" for tool in grant.tools)]) or "any tool"
+        if grant.value() is None:
+            yield Finding(
+                check="secrets",
+                level="note",
+                found=f"{grant.name} is not set",
+                advice=f"set the environment variable {variable} where the server starts",
+            )
+        else:
+            yield Finding(check="secrets", level="ok", found=f"{grant.name} is set, for {receivers}")
+
+
+def _port(host: str, port: int) -> Finding:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            if os.name == "posix":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        return Finding(
+            check="port",
+            level="note",
+            found=f"{host}:{port} is not free: {error.strerror}",
+            advice="`serve --transport http` needs another one: --port",
+        )
+    return Finding(check="port", level="ok", found=f"{host}:{port} is free")

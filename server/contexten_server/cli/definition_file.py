@@ -1,0 +1,54 @@
+"""Reading a definition and a run's inputs from files, standard input and arguments."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from contexten_server.cli.exits import UsageProblem
+
+
+def read_text(file: str) -> str:
+    """The text of a file, or of standard input for `-`. Raises UsageProblem."""
+    if file == "-":
+        return sys.stdin.read()
+    try:
+        return Path(file).expanduser().read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageProblem(f"there is no file {file}") from None
+    except IsADirectoryError:
+        raise UsageProblem(f"{file} is a folder; a file is needed") from None
+    except UnicodeDecodeError:
+        raise UsageProblem(f"{file} is not UTF-8 text") from None
+    except OSError as error:
+        raise UsageProblem(f"{file} cannot be read: {error.strerror}") from None
+
+
+def parse_json(text: str, *, what: str) -> Any:
+    """JSON data out of text. Raises UsageProblem with line and column."""
+    try:
+        return json.loads(text.removeprefix("\ufeff"))
+    except json.JSONDecodeError as error:
+        raise UsageProblem(f"{what} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise UsageProblem(f"{what} is nested too deeply") from None
+
+
+def read_definition(file: str) -> Any:
+    """The JSON data of a definition file. Raises UsageProblem."""
+    return parse_json(read_text(file), what="standard input" if file == "-" else file)
+
+
+def read_inputs(argument: str | None) -> dict[str, Any]:
+    """The inputs of a run: JSON, or `@FILE` for a file of JSON. Raises UsageProblem."""
+    if argument is None:
+        return {}
+    if argument.startswith("@"):
+        inputs = parse_json(read_text(argument[1:]), what=argument[1:])
+    else:
+        inputs = parse_json(argument, what="--inputs")
+    if not isinstance(inputs, dict):
+        raise UsageProblem('--inputs takes a JSON object, such as \'{"city": "Oslo"}\'')
+    return inputs

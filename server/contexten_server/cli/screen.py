@@ -1,0 +1,137 @@
+"""What commands print: text for people with rich, or JSON for programs. Errors go to standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from contexten.extensions.flow.errors import FlowError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+STATE_STYLES = {
+    "completed": "green",
+    "running": "cyan",
+    "retrying": "yellow",
+    "waiting": "blue",
+    "paused": "blue",
+    "scheduled": "bright_black",
+    "pending": "bright_black",
+    "idle": "bright_black",
+    "skipped": "bright_black",
+    "failed": "bold red",
+    "cancelled": "magenta",
+}
+
+STATE_MARKS = {
+    "completed": "✓",
+    "running": "▶",
+    "retrying": "↻",
+    "waiting": "◷",
+    "paused": "‖",
+    "scheduled": "·",
+    "pending": "·",
+    "idle": "·",
+    "skipped": "→",
+    "failed": "✗",
+    "cancelled": "■",
+}
+
+
+def state_text(state: str) -> Text:
+    """A state with its mark, in its colour."""
+    from rich.text import Text
+
+    return Text(f"{STATE_MARKS.get(state, ' ')} {state}", style=STATE_STYLES.get(state, ""))
+
+
+def duration_text(seconds: float | None) -> str:
+    """`0.04 s`, `12.3 s`, `4 min 05 s`; empty where there is none."""
+    if seconds is None:
+        return ""
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def plain_table(*columns: str) -> Table:
+    """A table without a frame, its cells folded rather than cut."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+class Screen:
+    """Standard output and standard error of one command."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+
+    @cached_property
+    def out(self) -> Console:
+        """Answers."""
+        from rich.console import Console
+
+        return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+    @cached_property
+    def err(self) -> Console:
+        """Progress, notes and errors."""
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+    def show(self, *renderables: RenderableType) -> None:
+        """Print for people; nothing where JSON was asked for."""
+        if not self.as_json:
+            for renderable in renderables:
+                self.out.print(renderable, markup=False)
+
+    def data(self, data: Any) -> None:
+        """Print JSON data: indented on a terminal or for a person's file, one value in all."""
+        sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+    def line(self, data: Any) -> None:
+        """Print JSON data on a line of its own, at once."""
+        sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+    def note(self, text: str, *, style: str = "bright_black") -> None:
+        """Say something beside the answer."""
+        self.err.print(text, style=style, markup=False)
+
+    def error(self, error: FlowError) -> None:
+        """Tell of an error: on standard error for people, and as JSON on standard output where that was asked for."""
+        if self.as_json:
+            self.data({"error": error.as_dict()})
+        from rich.text import Text
+
+        self.err.print(Text.assemble(("error: ", "bold red"), error.message))
+        for issue in error.issues:
+            self.issue(issue.as_dict(), style="red")
+        if error.next:
+            self.err.print(Text.assemble(("next: ", "bold"), error.next))
+
+    def issue(self, issue: dict[str, Any], *, style: str) -> None:
+        """One problem of a definition or of arguments, on standard error."""
+        from rich.text import Text
+
+        self.err.print(
+            Text.assemble(
+                "  ", (issue["path"] or "/", "bold"), "  ", (issue["code"], style), "  ", str(issue["message"])
+            )
+        )
+        if issue.get("suggestion"):
+            self.err.print(Text.assemble("      ", ("did you mean: ", "bright_black"), str(issue["suggestion"])))

@@ -1,0 +1,68 @@
+"""`contexten-flow serve`: the MCP server."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contexten_server.cli.conduct import end, load_settings
+from contexten_server.cli.options import Db
+from contexten_server.cli.screen import Screen
+
+
+class Transport(StrEnum):
+    """How clients reach the server."""
+
+    STDIO = "stdio"
+    SSE = "sse"
+    HTTP = "http"
+
+
+class Level(StrEnum):
+    """How much the server tells on standard error."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def serve(
+    transport: Annotated[
+        Transport, typer.Option(help="stdio for a host that starts the server; http or sse for clients that connect.")
+    ] = Transport.STDIO,
+    host: Annotated[str, typer.Option(help="With http and sse: the address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="With http and sse: the port.")] = 8377,
+    db: Db = None,
+    log_level: Annotated[
+        Level | None, typer.Option(case_sensitive=False, help="[default: the setting `log_level`]", show_default=False)
+    ] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Offer only the tools that change nothing.")] = False,
+    toolsets: Annotated[str, typer.Option(metavar="NAME,...", help="The sets of tools to offer.")] = "default",
+) -> None:
+    """Serve MCP. Standard output carries MCP only; logs go to standard error.
+
+    Exit codes: 0 stopped by its client or by a signal, 1 failed, 2 wrong usage, 3 database not usable.
+    """
+    screen = Screen()
+    end(screen, lambda: _serve(transport, host, port, db, log_level, toolsets, read_only=read_only))
+
+
+def _serve(
+    transport: Transport,
+    host: str,
+    port: int,
+    db: Path | None,
+    log_level: Level | None,
+    toolsets: str,
+    *,
+    read_only: bool,
+) -> int:
+    from contexten_server import run_server
+
+    settings = load_settings(db, log_level=log_level.value if log_level else None)
+    names = tuple(name.strip() for name in toolsets.split(",") if name.strip())
+    return run_server(settings, transport=transport.value, host=host, port=port, read_only=read_only, toolsets=names)

@@ -1,0 +1,150 @@
+"""From settings to a served process and its exit code.
+
+Imports at the top are the standard library's: over stdio the standard streams are claimed before anything else is
+loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from contexten.extensions.flow.settings import FlowSettings
+    from contexten_server.stopping import Stop
+
+logger = logging.getLogger(__name__)
+
+Transport = Literal["stdio", "sse", "http"]
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8377
+
+EXIT_OK = 0
+EXIT_REFUSED = 1
+"""The address cannot be listened on, or the server failed."""
+EXIT_USAGE = 2
+EXIT_STORE = 3
+"""The database cannot be used."""
+
+
+def run_server(
+    settings: FlowSettings,
+    *,
+    transport: Transport = "stdio",
+    host: str = DEFAULT_HOST,
+    port: int = DEFAULT_PORT,
+    read_only: bool = False,
+    toolsets: Sequence[str] | str | None = None,
+) -> int:
+    """Serve until the client's input ends (stdio) or SIGTERM or SIGINT comes, then close within the settings' grace.
+
+    Answers the exit code: 0 after an orderly end, 1 where the address is refused or the server failed, 2 for a
+    toolset or transport that does
+    not exist, 3 where the database cannot be used. What went wrong is told on standard error. Over stdio the
+    standard streams of the process
+    are taken for good: nothing but MCP reaches standard output.
+    """
+    if transport not in ("stdio", "sse", "http"):
+        return _refuse(f"unknown transport {transport!r}; there are stdio, sse and http", EXIT_USAGE)
+    try:
+        if transport == "stdio":
+            return _serve_stdio(settings, read_only=read_only, toolsets=toolsets)
+        return _serve_http(settings, transport, host, port, read_only=read_only, toolsets=toolsets)
+    except KeyboardInterrupt:  # before signals are ours
+        return EXIT_OK
+
+
+def _refuse(message: str, code: int) -> int:
+    sys.stderr.write(f"contexten-flow: {message}\n")
+    sys.stderr.flush()
+    return code
+
+
+def configure_logging(level: str) -> None:
+    """Log to standard error, at that level; nothing where the root logger has been set up already."""
+    root = logging.getLogger()
+    if not root.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        root.addHandler(handler)
+    root.setLevel(level)
+    if level != "DEBUG":  # they tell every request
+        for name in ("mcp", "httpx", "httpcore", "uvicorn", "sse_starlette"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _serve_stdio(settings: FlowSettings, *, read_only: bool, toolsets: Sequence[str] | str | None) -> int:
+    from contexten_server.standard_streams import claim_standard_streams
+
+    wire = claim_standard_streams()
+    configure_logging(settings.log_level)
+    from contexten_server.process import Opened, Plan, run_process
+    from contexten_server.stdio import serve_stdio
+    from contexten_tools import UnknownToolset, resolve_toolsets
+
+    try:
+        names = resolve_toolsets(toolsets)
+    except UnknownToolset as error:
+        return _refuse(str(error), EXIT_USAGE)
+
+    async def serve(opened: Opened, stop: Stop) -> None:
+        await serve_stdio(opened.server, wire, stop)
+
+    plan = Plan(settings=settings, transport="stdio", read_only=read_only, toolsets=names)
+    return _end(lambda: run_process(plan, serve))
+
+
+def _serve_http(
+    settings: FlowSettings,
+    transport: Transport,
+    host: str,
+    port: int,
+    *,
+    read_only: bool,
+    toolsets: Sequence[str] | str | None,
+) -> int:
+    configure_logging(settings.log_level)
+    from contexten_server.access import BindRefused, bracketed, check_bind
+    from contexten_server.http import bind, http_app, serve_http
+    from contexten_server.process import Opened, Plan, run_process
+    from contexten_tools import UnknownToolset, resolve_toolsets
+
+    try:
+        names = resolve_toolsets(toolsets)
+    except UnknownToolset as error:
+        return _refuse(str(error), EXIT_USAGE)
+    try:
+        check_bind(host, settings.tokens)
+        sock = bind(host, port)
+    except BindRefused as error:
+        return _refuse(str(error), EXIT_REFUSED)
+
+    async def serve(opened: Opened, stop: Stop) -> None:
+        application = http_app(opened.server, opened.app, host=host, stopping=stop.event)
+        base = f"http://{bracketed(host) or 'localhost'}:{sock.getsockname()[1]}"
+        sys.stderr.write(f"contexten-flow: listening on {base}/mcp (streamable HTTP) and {base}/sse (SSE)\n")
+        sys.stderr.flush()
+        await serve_http(application, sock, stop)
+
+    plan = Plan(settings=settings, transport=transport, read_only=read_only, toolsets=names)
+    with sock:
+        return _end(lambda: run_process(plan, serve))
+
+
+def _end(run: Callable[[], None]) -> int:
+    """The exit code of a server that has ended."""
+    from contexten.extensions.flow.errors import FlowError, StoreError
+
+    try:
+        run()
+    except StoreError as error:
+        return _refuse(f"{error.message}" + (f" {error.next}" if error.next else ""), EXIT_STORE)
+    except FlowError as error:
+        return _refuse(f"{error.message}" + (f" {error.next}" if error.next else ""), EXIT_REFUSED)
+    except Exception:  # the outermost edge of the process
+        logger.exception("The server failed")
+        return _refuse("the server failed; the log above says why", EXIT_REFUSED)
+    return EXIT_OK

@@ -1,0 +1,88 @@
+"""When and how fast the process ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import anyio
+
+logger = logging.getLogger(__name__)
+
+_FAREWELL_S = 1.2  # closing connections and the database, beside what attempts under way are given
+
+
+class Stop:
+    """The one request to end, and the time limit that it starts.
+
+    Asked for by a signal or by the end of input; `ask` may be called more than once.
+    """
+
+    def __init__(self, grace_s: float) -> None:
+        """`grace_s` is what attempts under way get."""
+        self.event = anyio.Event()
+        self._limit_s = grace_s + _FAREWELL_S
+        self._deadline: float | None = None
+
+    @property
+    def is_asked(self) -> bool:
+        return self.event.is_set()
+
+    def ask(self, why: str) -> None:
+        """Begin to end. From now on the process lives for the grace and a little more, whatever hangs."""
+        if self.event.is_set():
+            return
+        logger.info("Stopping: %s", why)
+        self._deadline = anyio.current_time() + self._limit_s
+        self.event.set()
+        _end_process_after(self._limit_s + 0.4)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the farewell is cut short."""
+        return self._limit_s if self._deadline is None else max(0.05, self._deadline - anyio.current_time())
+
+    async def wait(self) -> None:
+        """Until it is asked for."""
+        await self.event.wait()
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Ask when the process gets SIGTERM or SIGINT; nothing on threads other than the main one."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGTERM, signal.SIGINT)
+
+        def handle(number: int, frame: FrameType | None = None) -> None:  # noqa: ARG001 - the signature of signal.signal
+            loop.call_soon_threadsafe(self.ask, signal.Signals(number).name)
+
+        before = {number: signal.getsignal(number) for number in numbers}
+        for number in numbers:
+            signal.signal(number, handle)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _end_process_after(seconds: float) -> None:
+    """End with code 0 then, even if a thread or a child hangs: what was acknowledged is on disk already."""
+
+    def end() -> None:
+        sys.stderr.write("contexten-flow: something did not end in time; runs go on at the next start\n")
+        sys.stderr.flush()
+        os._exit(0)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()

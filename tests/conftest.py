@@ -1,0 +1,42 @@
+"""What every test shares: the event loop, and that nothing is skipped where nothing may be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """aiosqlite needs asyncio."""
+    return "asyncio"
+
+
+def _refuses_skips() -> bool:
+    return os.environ.get("CONTEXTEN_REQUIRE_ALL") == "1"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a skipped test where CONTEXTEN_REQUIRE_ALL=1 says that this machine must run all of them."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and _refuses_skips():
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, and CONTEXTEN_REQUIRE_ALL=1 allows no skip: {call.excinfo}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a module that skips itself as a whole."""
+    report = yield
+    if report.skipped and _refuses_skips():
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid} was skipped as a whole, and CONTEXTEN_REQUIRE_ALL=1 allows no skip"
+    return report

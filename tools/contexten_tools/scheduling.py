@@ -1,0 +1,74 @@
+"""set_strategy."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from mcp_types import ToolAnnotations
+from pydantic import Field, WithJsonSchema
+
+from contexten.extensions.flow.errors import InvalidArguments, Issue
+from contexten.extensions.flow.views import StrategyChange
+from contexten_tools.app import App
+from contexten_tools.arguments import Arguments, Integer
+from contexten_tools.calls import Call
+from contexten_tools.schemas import answer_schema
+from contexten_tools.toolserver import FlowTool, ToolServer
+
+STRATEGY = """\
+Change how queued runs are chosen, for this database, now and after restarts. Runs under way are not touched.
+
+strategy: "fifo" (in the order of submission) or "priority" (lower priority number first; waiting raises a run \
+step by step, so none starves). max_concurrent_flows: how many runs may be under way at once; the others queue.
+Give either or both. Answers what held before, what holds now and what that means for the queue. Change it only \
+when asked to, or when get_metrics shows a queue that it would help: it concerns every client of this database."""
+
+Strategy = Annotated[
+    str, Field(min_length=1, max_length=40), WithJsonSchema({"type": "string", "enum": ["fifo", "priority"]})
+]
+
+
+class SetStrategy(Arguments):
+    """Of set_strategy."""
+
+    unlisted = frozenset({"dry_run"})
+
+    strategy: Strategy | None = Field(None, description="which queued run starts next")
+    max_concurrent_flows: Annotated[Integer, Field(ge=1, le=100_000)] | None = Field(
+        None, description="runs under way at once"
+    )
+    dry_run: bool = False
+
+
+def register(server: ToolServer, app: App) -> None:
+    """Add set_strategy."""
+
+    async def set_strategy(given: SetStrategy, call: Call) -> dict[str, Any]:
+        if given.strategy is None and given.max_concurrent_flows is None:
+            raise InvalidArguments(
+                "Give strategy, max_concurrent_flows or both.",
+                next="get_metrics shows what holds now.",
+                issues=[Issue(path="", code="missing_argument", message="Nothing to change was given.")],
+            )
+        change = await app.service.set_strategy(
+            given.strategy,
+            max_concurrent_flows=given.max_concurrent_flows,
+            dry_run=given.dry_run,
+            actor=call.actor,
+        )
+        return change.data()
+
+    server.add_flow_tool(
+        FlowTool(
+            name="set_strategy",
+            title="Set the scheduling strategy",
+            description=STRATEGY,
+            arguments=SetStrategy,
+            answer=lambda: answer_schema(StrategyChange),
+            annotations=ToolAnnotations(
+                read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=False
+            ),
+            run=set_strategy,
+            writes=True,
+        )
+    )
