@@ -19,6 +19,7 @@ DEFAULT_CHARS = 20_000
 LEAST_CHARS = 500
 MOST_CHARS = 90_000
 _ENVELOPE_CHARS = 400  # what `output_truncated` costs besides its preview
+_CURSOR_CHARS = 40  # by which one cursor may be longer than another
 
 _OFFSET = re.compile(r"text-(\d{1,12})")
 _UNDER_WAY = {"failed": 0, "running": 1, "retrying": 2, "waiting": 3}
@@ -74,7 +75,7 @@ def cut_events(answer: dict[str, Any], max_chars: int) -> None:
     events = answer.get("events")
     if not events:
         return
-    room = max_chars - len(compact({**answer, "events": []}))
+    room = max_chars - len(compact({**answer, "events": [], "more_events": True})) - _CURSOR_CHARS
     kept = 0
     for event in events:
         room -= len(compact(event)) + 1
@@ -84,8 +85,7 @@ def cut_events(answer: dict[str, Any], max_chars: int) -> None:
     if kept < len(events):
         answer["events"] = events[:kept]
         answer["more_events"] = True
-    if answer.get("more_events"):
-        answer["cursor"] = answer["events"][-1]["cursor"]
+        answer["cursor"] = events[kept - 1]["cursor"]
 
 
 def cut_tasks(answer: dict[str, Any], max_chars: int) -> None:

@@ -1,0 +1,117 @@
+"""FlowOrchestrator: submitting runs and watching the machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psutil
+
+from .errors import FlowTimeout
+from .executor import FlowExecutor
+from .settings import FlowSettings
+from .sharing import Facade
+
+
+class FlowOrchestrator(Facade):
+    """Submits runs, executes them to the end, and tells how the orchestrator fares."""
+
+    def __init__(
+        self,
+        agents: Any = None,
+        max_concurrent_flows: int | None = None,
+        enable_monitoring: bool = True,
+        *,
+        executor: FlowExecutor | None = None,
+        settings: FlowSettings | None = None,
+    ) -> None:
+        """`enable_monitoring=False` leaves the machine's load out of the status. Raises TypeError or ValueError where
+        `agents` are none."""
+        super().__init__(
+            agents,
+            settings=settings,
+            default_retry=executor.policy if executor else None,
+            max_concurrent_flows=max_concurrent_flows,
+        )
+        self._monitors = enable_monitoring
+
+    async def submit_flow(
+        self,
+        name: str | None = None,
+        workflow_def: object | None = None,
+        priority: int | str | None = None,
+        framework: str = "auto",
+        *,
+        flow_id: str | None = None,
+        inputs: dict[str, Any] | None = None,
+        timeout_s: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> dict[str, Any]:
+        """Record a run durably and answer at once: `run_id`, `flow_id`, `state`. Raises as `FlowManager.execute_flow`."""
+        service = await self.service()
+        run = await service.execute_flow(
+            flow_id=flow_id,
+            workflow_def=workflow_def,
+            name=name,
+            inputs=inputs,
+            priority=priority,
+            framework=framework,
+            timeout_s=timeout_s,
+            idempotency_key=idempotency_key,
+        )
+        return run.data()
+
+    async def execute_flow_sync(
+        self,
+        name: str | None = None,
+        workflow_def: object | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the seed's name; it cancels the run, not only this call
+        *,
+        flow_id: str | None = None,
+        inputs: dict[str, Any] | None = None,
+        priority: int | str | None = None,
+        framework: str = "auto",
+    ) -> dict[str, Any]:
+        """Run a flow to its end; answers the run with its `output`. Raises FlowTimeout after `timeout` seconds, when the
+        run has been cancelled."""
+        service = await self.service()
+        run = await service.execute_flow(
+            flow_id=flow_id, workflow_def=workflow_def, name=name, inputs=inputs, priority=priority, framework=framework
+        )
+        ended = await service.wait(run.run_id, timeout_s=timeout)
+        if ended.next_poll_s > 0:
+            await service.control(run.run_id, "cancel", reason=f"not done within {timeout:g} s")
+            ended = await service.wait(run.run_id, timeout_s=self.settings.cancel_grace_s + 5)
+            if ended.state != "completed":
+                raise FlowTimeout(
+                    f"The run {run.run_id} was not done within {timeout:g} s and was cancelled.",
+                    next=f"Allow more time, or look at it: get_flow_status({run.run_id!r}).",
+                )
+        with_output = await service.get_run(run.run_id, detail="output")
+        return {"output": None, **with_output.data()}
+
+    async def get_orchestrator_status(self) -> dict[str, Any]:
+        """`status` ("running" or "stopped") and `resource_usage`. Answers before `start()` too."""
+        if not self.is_open:
+            return {"status": "stopped", "resource_usage": self._usage({}, 0, 0)}
+        service = await self.service()
+        metrics = await service.metrics()
+        scheduler = metrics.scheduler
+        runs = metrics.flows["runs_by_state"]
+        usage = self._usage(runs, int(scheduler["running"]), int(scheduler["queued"]))
+        usage["agents"] = [agent.data() for agent in (await service.agents()).agents]
+        return {"status": "running", "resource_usage": usage}
+
+    def _usage(self, runs: dict[str, int], active: int, queued: int) -> dict[str, Any]:
+        completed, failed = runs.get("completed", 0), runs.get("failed", 0)
+        usage: dict[str, Any] = {
+            "active_flows": active,
+            "queued": queued,
+            "total_completed": completed,
+            "total_failed": failed,
+            "success_rate": completed / (completed + failed) if completed + failed else 0.0,
+            "agents": [],
+        }
+        if self._monitors:
+            usage["cpu_percent"] = psutil.cpu_percent()
+            usage["memory_percent"] = psutil.virtual_memory().percent
+        return usage
