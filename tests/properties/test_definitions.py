@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections import Counter
 from typing import Any
 
 import jsonschema
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
@@ -71,7 +73,9 @@ templates = st.sampled_from(
         "plain",
     ]
 )
-nearly = st.sampled_from(["3", 1, True, "true", None, [], {}, "a", "Parallel", "retry", -1, 1.5])
+nearly: st.SearchStrategy[Any] = st.sampled_from(
+    ["3", 1, True, "true", None, [], {}, "a", "Parallel", "retry", -1, 1.5]
+)
 
 
 def objects(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
@@ -220,9 +224,29 @@ def test_a_valid_definition_is_accepted_fits_the_schema_and_comes_back_unchanged
 
 
 pieces = st.sampled_from(
-    ["tasks.a.output", "inputs", ".x", "[0]", "['k']", "(", ")", "+", "==", "&&", "?", ":", "1", "2.5", "'s'", "{", "}"]
-    + [".map(r, r)", ".filter(r, r > 1)", ".sum()", "sort_by(", ",", "has(", "null", "!", "-", "in", "secrets.TOKEN"]
-    + [".join('-')", "item", "size(", "timestamp('2024-01-01T00:00:00Z')", "b'x'", "\n", "//", "[", "]", "1u", "\ud800"]
+    [
+        *(
+            "tasks.a.output",
+            "inputs",
+            ".x",
+            "[0]",
+            "['k']",
+            "(",
+            ")",
+            "+",
+            "==",
+            "&&",
+            "?",
+            ":",
+            "1",
+            "2.5",
+            "'s'",
+            "{",
+        ),
+        *("}", ".map(r, r)", ".filter(r, r > 1)", ".sum()", "sort_by(", ",", "has(", "null", "!", "-", "in", "1u"),
+        *("secrets.TOKEN", ".join('-')", "item", "size(", "timestamp('2024-01-01T00:00:00Z')", "b'x'", "\n", "//"),
+        *("[", "]", "\ud800"),
+    ]
 )
 SCOPE = Scope(
     inputs={"x": [1, 2, {"k": None}], "k": {"x": 2.5}},
@@ -233,20 +257,23 @@ SCOPE = Scope(
 )
 
 
+def problem_of(source: str) -> Exception | None:
+    """What compiling and evaluating the expression raised on purpose; anything else goes through."""
+    try:
+        check_json(compile_expression(source).evaluate(SCOPE), max_bytes=1 << 20)
+    except (ExpressionProblem, ExpressionError) as problem:
+        return problem
+    return None
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.lists(pieces, max_size=10).map("".join) | st.text(max_size=20))
-def test_no_expression_crashes_and_each_error_says_which(source: str) -> None:
-    try:
-        expression = compile_expression(source)
-    except ExpressionProblem as problem:
-        assert problem.message
-        return
-    try:
-        check_json(expression.evaluate(SCOPE), max_bytes=1 << 20)
-    except ExpressionError as problem:
-        assert isinstance(problem, AttemptError)
-        assert problem.kind == "invalid"
-        assert "hush-hush" not in problem.message
+def test_no_expression_crashes_and_no_error_tells_a_secret(source: str) -> None:
+    problem = problem_of(source)
+    if problem is not None:
+        assert str(problem)
+        assert "hush-hush" not in str(problem)
+        assert not isinstance(problem, AttemptError) or problem.kind == "invalid"
 
 
 paths = st.lists(
@@ -272,22 +299,39 @@ def test_a_plain_path_means_the_same_with_and_without_cel(root: str, path: str) 
 @given(st.text(alphabet="{}' \"ax.+", max_size=16))
 def test_any_string_is_a_template_or_a_named_problem(text: str) -> None:
     try:
-        template = compile_template(text)
-    except TemplateProblem as problem:
-        assert problem.message
-        return
-    try:
-        template.render(SCOPE)
-    except ExpressionError as problem:
-        assert problem.kind == "invalid"
+        rendered = compile_template(text).render(SCOPE)
+    except (TemplateProblem, ExpressionError) as problem:
+        rendered = str(problem)
+    assert rendered is not None or "{{" in text
+    assert "{{" in text or rendered == text
 
 
 @quick
 @given(json_values)
 def test_checked_values_come_back_from_their_text_unchanged(value: Any) -> None:
     try:
-        text = check_json(value, max_bytes=1 << 16)
-    except NotJson as problem:
-        assert problem.reason
-        return
-    assert json.loads(text) == value
+        returned = json.loads(check_json(value, max_bytes=1 << 16))
+    except NotJson:
+        with pytest.raises((ValueError, AssertionError)):
+            assert_is_plain_json(value)
+    else:
+        assert returned == value
+
+
+def assert_is_plain_json(value: Any) -> None:
+    """Raises where the value breaks a rule of JSON data, found another way than by the function under test."""
+    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    for number in re.findall(r"(?<![\w.\"])-?\d+(?![\w.])", json.dumps(strings_out(value))):
+        assert abs(int(number)) <= 2**53
+
+
+def strings_out(value: Any) -> Any:
+    if isinstance(value, dict):
+        return [strings_out(inner) for inner in value.values()]
+    return (
+        [strings_out(inner) for inner in value]
+        if isinstance(value, list)
+        else None
+        if isinstance(value, str)
+        else value
+    )

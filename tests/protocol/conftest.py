@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,16 +110,17 @@ class Served:
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
-    def client(self, era: str, transport: str = "http", **options: Any) -> Client:
-        """A client of that era over streamable HTTP or SSE; enter it."""
+    @asynccontextmanager
+    async def client(self, era: str, transport: str = "http", **options: Any) -> AsyncIterator[Client]:
+        """A client of that era over streamable HTTP or SSE."""
         mode = "legacy" if era == "legacy" else "auto"
-        channel: AbstractAsyncContextManager[Any]
-        if transport == "sse":
-            channel = sse_client(f"{self.base}/sse", headers=self.headers)
-        else:
-            http = httpx2.AsyncClient(headers=self.headers, timeout=30)
-            channel = streamable_http_client(f"{self.base}/mcp", http_client=http)
-        return Client(channel, mode=mode, **options)
+        async with httpx2.AsyncClient(headers=self.headers, timeout=30) as http:
+            if transport == "sse":
+                channel: AbstractAsyncContextManager[Any] = sse_client(f"{self.base}/sse", headers=self.headers)
+            else:
+                channel = streamable_http_client(f"{self.base}/mcp", http_client=http)
+            async with Client(channel, mode=mode, **options) as client:
+                yield client
 
 
 def server_environment(database: Path, **settings: str) -> dict[str, str]:

@@ -86,7 +86,9 @@ def load_settings(db: Path | None = None, **given: Any) -> FlowSettings:
     except tomllib.TOMLDecodeError as error:
         raise UsageProblem(f"contexten-flow.toml is not TOML: {error}") from None
     if settings.log_level == "DEBUG":
-        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+        logging.basicConfig(stream=sys.stderr)
+        for name in ("contexten", "contexten_server"):  # not the libraries: the story of a run would drown
+            logging.getLogger(name).setLevel(logging.DEBUG)
     return settings
 
 

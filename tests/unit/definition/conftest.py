@@ -37,7 +37,9 @@ def _warn_of_private(parameters: Any) -> list[Issue]:
     return []
 
 
-def make_catalog(**changes: Any) -> Catalog:
+@pytest.fixture
+def catalog() -> Catalog:
+    """Three built-in tools, their agent, and one secret."""
     specs = [
         ToolSpec(name="http_client", parameters=Fetch, warnings=_warn_of_private),
         ToolSpec(name="json_parser", parameters=Parse, piped=frozenset({"text"})),
@@ -45,10 +47,4 @@ def make_catalog(**changes: Any) -> Catalog:
     ]
     tools = {spec.name: spec for spec in specs}
     builtin = AgentSpec(name="builtin", agent_type="tool", tools=tuple(tools), builtin=True)
-    fields: dict[str, Any] = {"tools": tools, "agents": (builtin,), "secrets": frozenset({"API_TOKEN"})}
-    return Catalog(**{**fields, **changes})
-
-
-@pytest.fixture
-def catalog() -> Catalog:
-    return make_catalog()
+    return Catalog(tools=tools, agents=(builtin,), secrets=frozenset({"API_TOKEN"}))

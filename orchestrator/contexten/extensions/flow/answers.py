@@ -13,7 +13,7 @@ from .clock import Clock
 from .definition import Plan
 from .errors import FlowNotFound, IllegalMove, InvalidArguments, Issue, RunNotFound, TaskNotFound
 from .states import RunState, TaskState
-from .store import Store
+from .store import NewRun, Store, Submitted
 from .store.cursors import decode, encode
 from .store.sql import SQL
 from .views import EventView, FlowPage, FlowView, Progress, RunError, RunPage, RunView, TaskView
@@ -110,7 +110,7 @@ class Answers:
             created_at=iso(row["created_at"]) or "",
             updated_at=iso(row["updated_at"]) or "",
             latest_run=run,
-            runs=row[10],
+            runs=row["runs"],
             definition=json.loads(row["definition"]),
         )
 
@@ -147,7 +147,7 @@ class Answers:
                     created_at=iso(row["created_at"]) or "",
                     updated_at=iso(row["updated_at"]) or "",
                     latest_run=run,
-                    runs=row[9],
+                    runs=row["runs"],
                 )
             )
         return FlowPage(flows=flows, next_page=self.cursor(rows[limit - 1]["seq"]) if len(rows) > limit else None)
@@ -216,6 +216,25 @@ class Answers:
             note=self._run_note(state, row["request"]),
             has_output=state is RunState.COMPLETED or None,
             **more,
+        )
+
+    def new_run_view(self, run: NewRun, submitted: Submitted) -> RunView:
+        """A run that was recorded just now."""
+        state = RunState.RUNNING if submitted.has_started else RunState.SCHEDULED
+        return RunView(
+            run_id=run.run_id,
+            flow_id=run.flow_id,
+            name=run.name,
+            version=run.version,
+            state=state,
+            progress=Progress(completed=len(run.taken_over), total=run.total),
+            cursor=self.cursor(submitted.cursor),
+            next_poll_s=self.next_poll_s(state, None),
+            framework=run.framework,
+            priority=run.priority,
+            created_at=iso(run.created_at),
+            rerun_of=run.rerun_of,
+            note=None if submitted.has_started else self._note(state),
         )
 
     def _run_note(self, state: RunState, request: str | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +17,15 @@ from .answers import Answers
 from .clock import Clock
 from .definition import Catalog, CheckReport, Limits, Plan, WorkflowDefinition, apply_patch, check, is_flow_id, make_flow_id
 from .errors import InvalidArguments, Issue
+from .plans import Plans
 from .planview import plan_view
 from .settings import FlowSettings
 from .store import Store
 from .store import flows as changes
 from .store.sql import SQL
 from .views import FlowSaved, IssueView
+
+FLOWS_KEPT = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +39,11 @@ class SavedFlow:
 
 
 class Flows:
-    """The definitions of one database."""
+    """The definitions of one database.
+
+    The latest versions that were asked for last are kept; whoever uses one to record a run has the change check that
+    it is still the latest, and calls `forget` where it is not.
+    """
 
     def __init__(
         self,
@@ -46,17 +54,41 @@ class Flows:
         settings: FlowSettings,
         clock: Clock,
         answers: Answers,
+        plans: Plans,
     ) -> None:
         self._store = store
         self._registry = registry
         self._vault = vault
         self._clock = clock
         self._answers = answers
+        self._plans = plans
+        self._latest: OrderedDict[str, SavedFlow] = OrderedDict()
         self._limits = Limits(
             max_definition_bytes=settings.max_definition_bytes,
             max_tasks=settings.max_tasks,
             max_for_each_items=settings.max_for_each_items,
         )
+
+    async def saved(self, flow_id: str, version: int | None) -> SavedFlow:
+        """A saved version (None: the latest) with its plan. Raises FlowNotFound."""
+        kept = self._latest.get(flow_id)
+        if kept is not None and version in (None, kept.version):
+            return kept
+        row = await self._store.row(SQL["read_flow"], (version, flow_id))
+        if row is None:
+            raise await self._answers.no_flow(flow_id, version)
+        number = version or int(row["version"])
+        plan, _ = await self._plans.plan_of(flow_id, number)
+        flow = SavedFlow(flow_id=flow_id, version=number, name=row["name"], plan=plan)
+        if version is None:
+            self._latest[flow_id] = flow
+            if len(self._latest) > FLOWS_KEPT:
+                self._latest.popitem(last=False)
+        return flow
+
+    def forget(self, flow_id: str) -> None:
+        """The flow may have a new version."""
+        self._latest.pop(flow_id, None)
 
     async def create(
         self,
@@ -102,6 +134,7 @@ class Flows:
         content = definition.as_dict()
         save = self._save(flow_id, definition, content, _digest(content), actor, listed=True)
         version, existing = await self._store.write(partial(_update, save, expected))
+        self.forget(flow_id)
         assert report.plan is not None  # noqa: S101 - a valid definition has a plan
         return (
             self._saved(flow_id, version, report, existing=existing),

@@ -86,7 +86,7 @@ class FlowManager(Facade):
             raise EngineUnavailable(f"The engine {framework!r} is switched off for this manager.")
         choose_engine(framework)
         service = await self.service()
-        run = await service.execute_flow(
+        run = await service.run_flow(
             flow_id=flow_id,
             workflow_def=workflow_def,
             inputs=inputs,
@@ -97,9 +97,7 @@ class FlowManager(Facade):
             timeout_s=timeout_s,
             idempotency_key=idempotency_key,
         )
-        ended = await service.wait(run.run_id)
-        with_output = await service.get_run(ended.run_id, detail="output")
-        return {"output": None, **with_output.data()}
+        return {"output": None, **run.data()}
 
     async def get_flow_status(
         self,

@@ -8,10 +8,11 @@ import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
 import anyio
 
@@ -26,21 +27,22 @@ from .engines import engine_views
 from .errors import Closing, FlowError, IllegalMove, InvalidArguments, TaskNotFound
 from .execution.conductor import Conductor
 from .explaining import RunExplainer, explain_plan
-from .flows import Flows, SavedFlow
+from .flows import Flows
 from .plans import Plans
 from .recovery.retry import RetryPolicy
 from .reruns import taken_over
 from .scheduling import change_strategy
 from .settings import FlowSettings
 from .states import RunState
-from .store import Committed, Event, NewRun, Store, StoredText
+from .store import Committed, Event, NewRun, Refused, Store, StoredText, Submitted
 from .store import runs as changes
 from .store.retention import prune
 from .store.sql import SQL
+from .store.database import settle_future
 from .store.verify import verify
 from .store.writer import translate
 from .strategies import Strategy, strategy_named
-from .submission import check_agents, new_run
+from .submission import RunRequest, check_agents, new_run
 from .views import (
     AgentsView,
     AgentView,
@@ -56,6 +58,7 @@ from .views import (
     SchedulerView,
     StrategyChange,
     StrategyState,
+    TaskView,
     ToolView,
     VerifyReport,
 )
@@ -110,6 +113,7 @@ class FlowService:
             settings=self.settings,
             clock=self.clock,
             answers=self._answers,
+            plans=self._plans,
         )
         self._explainer = RunExplainer(self._store, self._answers, self.registry)
         self._watchers = Watchers()
@@ -234,6 +238,9 @@ class FlowService:
         if not events:
             return
         self._seen = events[-1].seq
+        for event in events:
+            if event.type == "flow.updated" and event.flow_id is not None:
+                self.flows.forget(event.flow_id)
         if any(event.type.startswith("scheduler.") for event in events):
             await self._recall_scheduler()
         self._announce(events)
@@ -323,29 +330,34 @@ class FlowService:
         return await self._answers.runs(status, flow_id, tag, limit, page)
 
     # Runs
-    async def execute_flow(
-        self,
-        *,
-        flow_id: str | None = None,
-        workflow_def: object | None = None,
-        name: str | None = None,
-        version: int | None = None,
-        inputs: Mapping[str, Any] | None = None,
-        priority: int | str | None = None,
-        deadline: object | None = None,
-        dependencies: list[str] | None = None,
-        framework: str = "auto",
-        timeout_s: float | None = None,
-        idempotency_key: str | None = None,
-        actor: Actor = PYTHON,
-    ) -> RunView:
+    async def execute_flow(self, *, actor: Actor = PYTHON, **request: Unpack[RunRequest]) -> RunView:
         """Record a run durably and answer at once. Raises FlowNotFound, InvalidDefinition, InvalidInputs, InvalidArguments,
         IdempotencyConflict, FlowExists, NotAvailableYet."""
+        run, plan = await self._prepare(request, actor)
+        submitted = await self._submit(run, plan)
+        return await self._submitted(run, submitted)
+
+    async def run_flow(self, *, actor: Actor = PYTHON, **request: Unpack[RunRequest]) -> RunView:
+        """Record a run, wait for its end, and answer it with its output. Cancelling the call does not cancel the run.
+        Raises as `execute_flow`."""
+        run, plan = await self._prepare(request, actor)
+        with self._watchers.watch(run.run_id) as watch:
+            submitted = await self._submit(run, plan)
+            if submitted.is_existing:
+                await self.wait(submitted.run_id)
+            while not (submitted.is_existing or watch.has_ended):
+                await watch.wait()
+                if not self._is_open:
+                    break
+        return await self.get_run(submitted.run_id, detail="output")
+
+    async def _prepare(self, request: RunRequest, actor: Actor) -> tuple[NewRun, Plan]:
         self._check_open()
+        flow_id, workflow_def, version = request.get("flow_id"), request.get("workflow_def"), request.get("version")
         if workflow_def is not None:
             _, flow = await self.flows.create(
                 workflow_def,
-                name=name,
+                name=request.get("name"),
                 description=None,
                 flow_id=flow_id,
                 validate_only=False,
@@ -354,37 +366,41 @@ class FlowService:
             )
             self._plans.keep(flow.flow_id, flow.version, flow.plan)
         elif flow_id is not None:
-            flow = await self._saved_flow(flow_id, version)
+            flow = await self.flows.saved(flow_id, version)
         else:
             raise InvalidArguments(
                 "execute_flow takes a flow_id or a workflow_def.", next="Call list_flows() to see the flows."
             )
         run = new_run(
             flow,
-            inputs=inputs,
-            priority=priority,
-            deadline=deadline,
-            dependencies=dependencies,
-            framework=framework,
-            timeout_s=timeout_s,
-            idempotency_key=idempotency_key,
+            request,
             strategy=self._strategy,
             registry=self.registry,
             settings=self.settings,
             clock=self.clock,
             actor=actor,
         )
-        run_id, existing = await self._store.write(partial(_submit, run))
-        view = self._answers.run_view(await self._answers.row(run_id))
-        return view.model_copy(update={"existing": True}) if existing else view
+        return run, flow.plan
 
-    async def _saved_flow(self, flow_id: str, version: int | None) -> SavedFlow:
-        row = await self._store.row(SQL["read_flow"], (version, flow_id))
-        if row is None:
-            raise await self._answers.no_flow(flow_id, version)
-        number = version or int(row["version"])
-        plan, _ = await self._plans.plan_of(flow_id, number)
-        return SavedFlow(flow_id=flow_id, version=number, name=row["name"], plan=plan)
+    async def _submit(self, run: NewRun, plan: Plan) -> Submitted:
+        """Record a run, and start it at once where that is possible."""
+        try:
+            if self._conductor is None:
+                return await self._store.write(partial(_submit, run))
+            future: asyncio.Future[Submitted] = asyncio.get_running_loop().create_future()
+            self._conductor.submit(run, plan, partial(settle_future, future))
+            return await future
+        except Refused:  # another process saved a new version meanwhile
+            self.flows.forget(run.flow_id)
+            flow = await self.flows.saved(run.flow_id, None)
+            renewed = replace(run, version=flow.version, name=flow.name, total=len(flow.plan.tasks), is_latest=False)
+            return await self._submit(renewed, flow.plan)
+
+    async def _submitted(self, run: NewRun, submitted: Submitted) -> RunView:
+        if not submitted.is_existing:
+            return self._answers.new_run_view(run, submitted)
+        view = self._answers.run_view(await self._answers.row(submitted.run_id))
+        return view.model_copy(update={"existing": True})
 
     async def get_run(
         self,
@@ -405,8 +421,10 @@ class FlowService:
                 next=f"Call get_flow_status(run_id={run_id!r}, detail='tasks').",
             )
         more: dict[str, Any] = {"reset": True if reset else None}
-        tasks, active = await self._answers.tasks(run_id, plan, after if detail == "tasks" else 0)
-        more["active"] = active if not RunState(row["state"]).is_terminal and active else None
+        tasks: list[TaskView] = []
+        if detail == "tasks" or not RunState(row["state"]).is_terminal:
+            tasks, active = await self._answers.tasks(run_id, plan, after if detail == "tasks" else 0)
+            more["active"] = active or None
         if detail == "tasks":
             more["tasks"] = [view for view in tasks if task is None or view.name == task]
         elif detail == "events":
@@ -460,6 +478,8 @@ class FlowService:
                 await watch.wait()
                 if not self._is_open:
                     break
+                if until == "end" and on_progress is None and not watch.has_ended:
+                    continue
                 row = await self._answers.row(run_id)
                 if on_progress is not None and int(row["cursor"]) != known:
                     known = int(row["cursor"])
@@ -533,7 +553,7 @@ class FlowService:
             )
         if action == "rerun_from" and task is None:
             raise InvalidArguments("rerun_from needs a task.", next=f"Its tasks: {', '.join(list(old.tasks)[:50])}.")
-        flow = await self._saved_flow(row["flow_id"], version or row["version"])
+        flow = await self.flows.saved(row["flow_id"], version or row["version"])
         if task is not None and task not in flow.plan.tasks:
             raise TaskNotFound(
                 f"The flow {flow.flow_id!r} (version {flow.version}) has no task {task!r}.",
@@ -562,10 +582,10 @@ class FlowService:
             taken_over=rows,
             actor=str(actor),
         )
-        new_id, _ = await self._store.write(partial(_submit, run))
-        view = self._answers.run_view(await self._answers.row(new_id))
+        submitted = await self._submit(run, flow.plan)
+        view = self._answers.new_run_view(run, submitted)
         return ControlResult(
-            run_id=new_id,
+            run_id=run.run_id,
             flow_id=view.flow_id,
             action=action,
             state=view.state,
@@ -723,7 +743,7 @@ async def _shielded(farewell: Callable[[], Awaitable[None]]) -> None:
         await farewell()
 
 
-def _submit(run: NewRun, tx: Any) -> tuple[str, bool]:
+def _submit(run: NewRun, tx: Any) -> Submitted:
     return changes.submit(tx, run)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from .actor import Actor
 from .agents.registry import AgentRegistry
@@ -24,16 +24,26 @@ KINDS_WITHOUT_AGENT = frozenset({"wait", "flow"})
 MAX_KEY_CHARS = 200
 
 
+class RunRequest(TypedDict, total=False):
+    """What a caller asks for: a saved flow by `flow_id` (and `version`), or a `workflow_def` (and its `name`)."""
+
+    flow_id: str | None
+    workflow_def: object | None
+    name: str | None
+    version: int | None
+    inputs: Mapping[str, Any] | None
+    priority: int | str | None
+    deadline: object | None
+    dependencies: list[str] | None
+    framework: str
+    timeout_s: float | None
+    idempotency_key: str | None
+
+
 def new_run(
     flow: SavedFlow,
+    request: RunRequest,
     *,
-    inputs: Mapping[str, Any] | None,
-    priority: object,
-    deadline: object,
-    dependencies: object,
-    framework: str,
-    timeout_s: float | None,
-    idempotency_key: str | None,
     strategy: Strategy,
     registry: AgentRegistry,
     settings: FlowSettings,
@@ -41,27 +51,28 @@ def new_run(
     actor: Actor,
 ) -> NewRun:
     """The run to record. Raises InvalidArguments, InvalidInputs, InvalidDefinition, NotAvailableYet."""
-    if deadline is not None:
+    timeout_s, idempotency_key = request.get("timeout_s"), request.get("idempotency_key")
+    if request.get("deadline") is not None:
         raise NotAvailableYet(
             "deadline is not available in this version.", next="Use timeout_s to bound how long the run may take."
         )
-    if dependencies:
+    if request.get("dependencies"):
         raise NotAvailableYet(
             "dependencies is not available in this version.",
             next="Wait for the other run with wait_for_flow, or call it as a sub-flow (a task of type flow).",
         )
-    engine = choose_engine(framework)
-    level = parse_priority(priority)
+    engine = choose_engine(request.get("framework", "auto"))
+    level = parse_priority(request.get("priority"))
     check_timeout(timeout_s)
     if idempotency_key is not None and not 1 <= len(idempotency_key) <= MAX_KEY_CHARS:
         raise InvalidArguments(
             f"idempotency_key must have 1 to {MAX_KEY_CHARS} characters.",
             issues=[Issue(path="/idempotency_key", code="out_of_range", message=f"1 to {MAX_KEY_CHARS} characters")],
         )
-    text = encode_inputs(flow.plan, inputs, settings)
+    text = encode_inputs(flow.plan, request.get("inputs"), settings)
     check_agents(flow.plan, registry)
     now = clock.now().timestamp()
-    request = json.dumps([flow.version, text, level, engine, timeout_s], sort_keys=True)
+    content = json.dumps([flow.version, text, level, engine, timeout_s], sort_keys=True)
     return NewRun(
         run_id=make_id("run_", now),
         flow_id=flow.flow_id,
@@ -75,7 +86,8 @@ def new_run(
         created_at=now,
         timeout_s=timeout_s,
         idempotency_key=idempotency_key,
-        request_digest=hashlib.sha256(request.encode()).hexdigest() if idempotency_key is not None else None,
+        request_digest=hashlib.sha256(content.encode()).hexdigest() if idempotency_key is not None else None,
+        is_latest=request.get("version") is None,
         actor=str(actor),
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from .states import RunState
+from .states import TERMINAL_RUN_STATES, RunState
 from .store import Event
 
 logger = logging.getLogger(__name__)
@@ -59,9 +59,13 @@ class Watch:
 
     def __init__(self) -> None:
         self._event = anyio.Event()
+        self.has_ended = False
+        """Whether the run's end was among the changes."""
 
-    def set(self) -> None:
-        """The run changed."""
+    def set(self, state: str | None = None) -> None:
+        """The run changed, and perhaps entered a state."""
+        if state in TERMINAL_RUN_STATES:
+            self.has_ended = True
         self._event.set()
 
     async def wait(self) -> None:
@@ -105,7 +109,7 @@ class Watchers:
         for change in changes:
             if change.run_id is not None:
                 for watch in self._watches.get(change.run_id, ()):
-                    watch.set()
+                    watch.set(change.state)
             for listener in list(self._listeners.values()):
                 try:
                     listener(change)

@@ -13,6 +13,7 @@ _NOT_IDENTIFIER = re.compile(r"[^A-Za-z0-9_]+")
 _NOT_SLUG = re.compile(r"[^a-z0-9._-]+")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\u2028\u2029\ud800-\udfff]")
 _LIKENESS = 0.7  # of difflib's ratio: one slip in a short name, two or three in a long one
+_SHORT_LIKENESS = 0.65  # up to four letters, so that two swapped ones of three are seen
 _MAX_COMPARISONS = 20_000  # of names, in one check: about 0.3 s where everything is misspelt
 
 
@@ -68,7 +69,7 @@ class NameGuesser:
         folded = _fold(name)
         matcher = SequenceMatcher(autojunk=False)
         matcher.set_seq2(folded)
-        best, best_ratio = None, _LIKENESS
+        best, best_ratio = None, _LIKENESS if len(name) > 4 else _SHORT_LIKENESS
         for candidate in known:
             if self._left <= 0:
                 return best

@@ -66,7 +66,10 @@ class OrderGraph:
         return tuple(order) if done == len(self._before) else None
 
     def cycles(self) -> list[list[Vertex]]:
-        """One short cycle of each knot of vertices that wait for each other, its first vertex at both ends."""
+        """One short cycle of each knot of vertices that wait for each other, its first vertex at both ends.
+
+        What waits for itself alone is left out.
+        """
         found: list[list[Vertex]] = []
         for knot in self._knots():
             members = [vertex for vertex in self._before if vertex in knot]
@@ -130,6 +133,6 @@ class OrderGraph:
                             knot.add(member)
                             if member == vertex:
                                 break
-                        if len(knot) > 1 or vertex in self._before[vertex]:
+                        if len(knot) > 1:
                             knots.append(knot)
         return knots

@@ -124,7 +124,7 @@ class Draft:
         )
         when = None if task.when is None else compile_condition(task.when, f"{path}/when", problems)
         each = None if task.for_each is None else compile_condition(task.for_each, f"{path}/for_each", problems)
-        requires = set(self._named(task.depends_on))
+        requires = set(self._named(task, stage))
         for template in (parameters, when, each):
             if template is not None and not template.is_constant:
                 requires |= template.tasks()
@@ -142,9 +142,11 @@ class Draft:
             secrets=frozenset() if parameters.is_constant else parameters.secrets(),
         )
 
-    def _named(self, depends_on: Iterable[str]) -> Iterable[str]:
-        for name in depends_on:
-            if name.startswith(STAGE_PREFIX):
+    def _named(self, task: Task, stage: str) -> Iterable[str]:
+        for name in task.depends_on:
+            if name == f"{STAGE_PREFIX}{stage}":
+                yield task.name  # its own stage: the checker refuses it, and so does the order
+            elif name.startswith(STAGE_PREFIX):
                 yield from self.members.get(name.removeprefix(STAGE_PREFIX), ())
             else:
                 yield name

@@ -18,11 +18,11 @@ from ..errors import FlowError
 from ..plans import Plans
 from ..recovery.retry import RetryPolicy
 from ..settings import FlowSettings
-from ..store import ClaimedRun, Event, Store, Transaction
+from ..store import ClaimedRun, Event, NewRun, Store, Submitted, Transaction
 from ..store import runs as changes
 from ..store.sql import SQL
 from .messages import Asked
-from .run import RunExecution
+from .run import Opening, RunExecution
 from .timers import Alarm, Timers
 
 logger = logging.getLogger(__name__)
@@ -107,6 +107,21 @@ class Conductor:
 
     def _has_attempts(self) -> bool:
         return any(execution.has_attempts for execution in self.executions.values())
+
+    # Submitting
+    def submit(
+        self, run: NewRun, plan: Plan, settle: Callable[[Submitted | None, BaseException | None], None]
+    ) -> None:
+        """Record a run; where a slot is free and none is queued, start it in the same change."""
+        if self._roots >= self.max_concurrent_flows or self._may_have_queued or self._is_claiming or self.is_stopping:
+            self.store.submit(partial(_submit, run), settle)
+            return
+        self._roots += 1
+        execution = self.begin(_unclaimed(run), plan, None)
+        change = partial(
+            _submit_and_start, run=run, owner=self.owner, max_concurrent=self.max_concurrent_flows
+        )
+        execution.start(Opening(change, settle))
 
     # Claiming
     def kick(self) -> None:
@@ -198,7 +213,8 @@ class Conductor:
     def heard(self, event: Event) -> None:
         """The journal has a new entry, of this process or another."""
         if event.type == "run.scheduled":
-            self._may_have_queued = True
+            execution = self.executions.get(event.run_id or "")
+            self._may_have_queued |= execution is None
         elif event.type == "run.waiting" and event.data is not None:
             self.wake_at(json.loads(event.data)["wake_at"])
         elif event.type in _REQUESTS and event.run_id is not None:
@@ -234,6 +250,40 @@ class Conductor:
 
     def _now(self) -> float:
         return self.clock.now().timestamp()
+
+
+def _submit(run: NewRun, tx: Transaction) -> Submitted:
+    return changes.submit(tx, run)
+
+
+def _submit_and_start(tx: Transaction, *, run: NewRun, owner: str, max_concurrent: int) -> Submitted:
+    return changes.submit_and_start(tx, run, owner, max_concurrent)
+
+
+def _unclaimed(run: NewRun) -> ClaimedRun:
+    """The run as it will be once it is recorded and claimed."""
+    return ClaimedRun(
+        run_id=run.run_id,
+        flow_id=run.flow_id,
+        version=run.version,
+        name=run.name,
+        framework=run.framework,
+        priority=run.priority,
+        fence=1,
+        inputs=run.inputs,
+        timeout_s=run.timeout_s,
+        request=None,
+        reason=None,
+        completed=len(run.taken_over),
+        created_at=run.created_at,
+        started_at=run.created_at,
+        paused_s=0.0,
+        rerun_of=run.rerun_of,
+        parent_run_id=run.parent_run_id,
+        parent_task=run.parent_task,
+        parent_item=run.parent_item,
+        tasks=list(run.taken_over),
+    )
 
 
 def _claim(tx: Transaction, *, owner: str, at: float, limit: int, max_concurrent: int) -> list[ClaimedRun]:

@@ -50,6 +50,10 @@ class Host(Protocol):
         """Drive a run from here on."""
         ...
 
+    def kick(self) -> None:
+        """Something may be queued."""
+        ...
+
     def left(self, execution: RunExecution) -> None:
         """The execution drives its run no more: it ended, waits, is paused, was released or lost."""
         ...

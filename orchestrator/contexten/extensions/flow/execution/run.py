@@ -11,15 +11,16 @@ from __future__ import annotations
 import json
 import logging
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..definition import NotJson, Plan, Scope, check_json
 from ..errors import AttemptError, StoreError
 from ..recovery.retry import RetryPolicy
 from ..states import RunState, TaskState
-from ..store import ClaimedRun, RunMove, StoredText, TaskRow, Transaction
+from ..store import ClaimedRun, RunMove, StoredText, Submitted, TaskRow, Transaction
 from ..store import runs as changes
 from .draft import Draft, End
 from .host import Host
@@ -34,6 +35,13 @@ logger = logging.getLogger(__name__)
 PARK_AFTER_S = 5.0  # a run whose only timers are retries sooner than this keeps its slot: giving it back costs commits
 PARK_AT_LEAST_S = 0.05  # a wait that is over sooner is sat out
 STORE_RETRY_S = 1.0  # between tries to record a change while the disk is full or the database locked
+
+
+class Opening(NamedTuple):
+    """How a run is recorded together with its first moves: the change, and who hears what became of it."""
+
+    change: Callable[[Transaction], Submitted]
+    settle: Callable[[Submitted | None, BaseException | None], None]
 
 
 class RunExecution:
@@ -57,6 +65,7 @@ class RunExecution:
         self._grace_is_over = False
         self._is_pausing = claimed.request == "pause"
         self._deadline: Any = None
+        self._opening: Opening | None = None
         self.scope = Scope(
             inputs=json.loads(claimed.inputs),
             context=dict(plan.definition.context),
@@ -99,8 +108,9 @@ class RunExecution:
             times.append(limit)
         return min(times, default=None)
 
-    def start(self) -> None:
-        """Take the first turn."""
+    def start(self, opening: Opening | None = None) -> None:
+        """Take the first turn; with `opening`, record the run itself in the same change."""
+        self._opening = opening
         limit = self._time_limit()
         if limit is not None:
             left = limit - self._now()
@@ -222,7 +232,7 @@ class RunExecution:
         while self._mailbox:
             self._take(self._mailbox.popleft(), draft)
         self._move_on(draft)
-        if not draft.is_empty:
+        if not draft.is_empty or self._opening is not None:
             self._commit(draft)
         elif self.parent is not None and self.is_idle:
             self.parent.poke()
@@ -249,7 +259,29 @@ class RunExecution:
             logs=tuple(draft.logs),
         )
         self._in_flight = True
-        self.host.store.submit(partial(_advance, move), partial(self._settled, draft, move))
+        if self._opening is not None:
+            change = partial(_open, self._opening.change, move)
+            self.host.store.submit(change, partial(self._opened, draft, move, self._opening))
+            self._opening = None
+        else:
+            self.host.store.submit(partial(_advance, move), partial(self._settled, draft, move))
+
+    def _opened(
+        self, draft: Draft, move: RunMove, opening: Opening, submitted: Submitted | None, error: BaseException | None
+    ) -> None:
+        if submitted is not None and submitted.has_started:
+            opening.settle(submitted, None)
+            self._settled(draft, move, submitted.cursor, None)
+            return
+        self._in_flight = False
+        self._give_back(draft)
+        self._leave()
+        self.host.kick()
+        opening.settle(submitted, error)
+
+    def _give_back(self, draft: Draft) -> None:
+        for agent, task in draft.reserved:
+            self.host.release_agent(agent, task)
 
     def _settled(self, draft: Draft, move: RunMove, result: Any, error: BaseException | None) -> None:
         if isinstance(error, StoreError):
@@ -257,8 +289,7 @@ class RunExecution:
             return
         self._in_flight = False
         if error is not None:
-            for agent, task in draft.reserved:
-                self.host.release_agent(agent, task)
+            self._give_back(draft)
             logger.warning("run %s is no longer ours: %s", self.run_id, error, extra={"run_id": self.run_id})
             self.lose()
             return
@@ -276,8 +307,7 @@ class RunExecution:
     def _try_again(self, draft: Draft, move: RunMove, error: StoreError) -> None:
         if self.host.is_stopping:
             self._in_flight = False
-            for agent, task in draft.reserved:
-                self.host.release_agent(agent, task)
+            self._give_back(draft)
             self.lose()
             return
         logger.warning("run %s waits for the database: %s", self.run_id, error, extra={"run_id": self.run_id})
@@ -588,6 +618,13 @@ def _advance(move: RunMove, tx: Transaction) -> Any:
     return changes.advance(tx, move)
 
 
+
+
+def _open(submit: Callable[[Transaction], Submitted], move: RunMove, tx: Transaction) -> Submitted:
+    submitted = submit(tx)
+    if submitted.has_started and (move.tasks or move.logs or move.to):
+        changes.advance(tx, move)
+    return submitted
 
 
 def _iso(at: float | None) -> str | None:

@@ -1,7 +1,7 @@
 """The store: one SQLite file that holds flows, runs, tasks and the journal, durable before it answers."""
 
 from .database import SCHEMA_LEVEL, Store
-from .records import ClaimedRun, NewRun, RunMove, StoredText, TaskMove, TaskRow
+from .records import ClaimedRun, NewRun, RunMove, StoredText, Submitted, TaskMove, TaskRow
 from .writer import Committed, Event, Refused, Transaction
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "RunMove",
     "Store",
     "StoredText",
+    "Submitted",
     "TaskMove",
     "TaskRow",
     "Transaction",

@@ -9,6 +9,7 @@ import secrets
 import socket
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -84,6 +85,16 @@ def _file_system(path: Path) -> str:
         if (path == Path(mount) or Path(mount) in path.parents) and len(mount) >= len(best):
             best, kind = mount, partition.fstype.lower()
     return kind
+
+
+def settle_future(future: asyncio.Future[T], result: T | None, error: BaseException | None) -> None:
+    """Tell who waits for a change. Where the waiter was cancelled the change was made and nobody asks."""
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)  # type: ignore[arg-type]  # None is the result of a change that answers nothing
 
 
 class Store:
@@ -271,16 +282,7 @@ class Store:
     async def write(self, change: Callable[[Transaction], T]) -> T:
         """Make a change durable and return its result. It happens even where the caller is cancelled meanwhile."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-
-        def settle(result: Any, error: BaseException | None) -> None:
-            if future.done():
-                return  # cancelled: the change was made, nobody asks
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(result)
-
-        self.submit(change, settle)
+        self.submit(change, partial(settle_future, future))
         return await future
 
     def figures(self) -> dict[str, int]:

@@ -34,7 +34,7 @@ UPDATE flows SET version = ?, name = ?, description = ?, tags = ?, updated_at = 
 UPDATE flows SET listed = 1, updated_at = ? WHERE flow_id = ?
 
 -- name: set_latest_run
-UPDATE flows SET latest_run_id = ? WHERE flow_id = ?
+UPDATE flows SET latest_run_id = ?, runs = runs + 1 WHERE flow_id = ?
 
 -- name: run_by_key
 SELECT run_id, request_digest FROM runs WHERE flow_id = ? AND idempotency_key = ?
@@ -169,7 +169,7 @@ UPDATE tasks SET interruptions = interruptions + 1 WHERE run_id = ? AND state = 
 -- name: read_flow
 SELECT flows.flow_id, flows.name, flows.description, flows.version, flows.tags, flows.listed, flows.created_at,
        flows.updated_at, flows.latest_run_id, flow_versions.definition,
-       (SELECT count(*) FROM runs WHERE runs.flow_id = flows.flow_id)
+       flows.runs
 FROM flows JOIN flow_versions ON flow_versions.flow_id = flows.flow_id AND flow_versions.version = coalesce(?, flows.version)
 WHERE flows.flow_id = ?
 
@@ -184,7 +184,7 @@ SELECT run_id FROM runs ORDER BY seq DESC LIMIT 1000
 
 -- name: list_flows
 SELECT flows.seq, flows.flow_id, flows.name, flows.description, flows.version, flows.tags, flows.created_at,
-       flows.updated_at, flows.latest_run_id, (SELECT count(*) FROM runs WHERE runs.flow_id = flows.flow_id)
+       flows.updated_at, flows.latest_run_id, flows.runs
 FROM flows LEFT JOIN runs AS latest ON latest.run_id = flows.latest_run_id
 WHERE flows.listed AND flows.seq < :before
   AND (:status IS NULL OR coalesce(latest.state, 'idle') = :status)
@@ -297,3 +297,6 @@ UPDATE tasks SET attempts = attempts - 1 WHERE run_id = ? AND state = 'running' 
 
 -- name: count_queued
 SELECT count(*) FROM runs WHERE state = 'scheduled' AND parent_run_id IS NULL
+
+-- name: flow_version
+SELECT version FROM flows WHERE flow_id = ?

@@ -78,7 +78,20 @@ class NewRun:
     parent_task: str | None = None
     parent_item: int | None = None
     taken_over: tuple[TaskRow, ...] = ()
+    is_latest: bool = False
+    """The version must be the flow's latest when the run is recorded."""
     actor: str | None = None
+
+
+class Submitted(NamedTuple):
+    """What became of a request for a run."""
+
+    run_id: str
+    is_existing: bool
+    """An earlier run answers for the request's idempotency key."""
+    cursor: int
+    has_started: bool = False
+    """It was recorded as running, owned by this process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

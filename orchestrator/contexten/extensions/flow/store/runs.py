@@ -10,15 +10,15 @@ from collections.abc import Iterable, Sequence
 
 from ..errors import IdempotencyConflict, IllegalMove, RunNotFound
 from ..states import RUN_MOVES, TASK_MOVES, RunState, TaskState
-from .records import ClaimedRun, NewRun, RunMove, StoredText, TaskMove, TaskRow
+from .records import ClaimedRun, NewRun, RunMove, StoredText, Submitted, TaskMove, TaskRow
 from .sql import SQL
 from .writer import Refused, Transaction
 
 
-def submit(tx: Transaction, run: NewRun) -> tuple[str, bool]:
-    """Record a run as scheduled; answers (run_id, whether an earlier run answers for its idempotency key).
+def submit(tx: Transaction, run: NewRun) -> Submitted:
+    """Record a run as scheduled, unless an earlier run answers for its idempotency key.
 
-    Raises IdempotencyConflict where the key was used for another request.
+    Raises IdempotencyConflict where the key was used for another request, Refused where the flow has a newer version.
     """
     if run.idempotency_key is not None:
         earlier = tx.row(SQL["run_by_key"], (run.flow_id, run.idempotency_key))
@@ -28,13 +28,27 @@ def submit(tx: Transaction, run: NewRun) -> tuple[str, bool]:
                     f"The idempotency key {run.idempotency_key!r} was used for another request of this flow.",
                     next=f"Use a new key, or look at that run: get_flow_status(run_id={earlier[0]!r}).",
                 )
-            return earlier[0], True
-    insert(tx, run)
-    return run.run_id, False
+            return Submitted(earlier[0], is_existing=True, cursor=0)
+    if run.is_latest:
+        latest = tx.row(SQL["flow_version"], (run.flow_id,))
+        if latest is None or latest[0] != run.version:
+            raise Refused(f"flow {run.flow_id} is no longer at version {run.version}")
+    return Submitted(run.run_id, is_existing=False, cursor=insert(tx, run))
 
 
-def insert(tx: Transaction, run: NewRun) -> None:
-    """Record a run as scheduled, with the outputs that it takes over."""
+def submit_and_start(tx: Transaction, run: NewRun, owner: str, max_concurrent: int) -> Submitted:
+    """Record a run, and claim it in the same change where a slot is free and none is queued before it."""
+    submitted = submit(tx, run)
+    if submitted.is_existing or tx.row(SQL["count_slots"])[0] >= max_concurrent:
+        return submitted
+    if tx.row(SQL["queue_head"], (1,))[0] != run.run_id:
+        return submitted
+    _claim_one(tx, run.run_id, run.flow_id, owner, run.created_at)
+    return submitted._replace(cursor=tx.seq, has_started=True)
+
+
+def insert(tx: Transaction, run: NewRun) -> int:
+    """Record a run as scheduled, with the outputs that it takes over; answers its cursor."""
     data = {"version": run.version, "priority": run.priority, "framework": run.framework}
     if run.rerun_of is not None:
         data["rerun_of"] = run.rerun_of
@@ -82,6 +96,7 @@ def insert(tx: Transaction, run: NewRun) -> None:
         )
     if run.parent_run_id is None:
         tx.execute(SQL["set_latest_run"], (run.run_id, run.flow_id))
+    return cursor + len(run.taken_over)
 
 
 def move_task(tx: Transaction, run_id: str, flow_id: str, move: TaskMove, at: float) -> int:

@@ -1,7 +1,7 @@
 """Group commit: one thread owns the write connection and makes many changes durable with one flush.
 
-A change is a function run on that thread inside a savepoint of its own. All changes that wait are run in one
-transaction; a refused one fails alone, a failed commit fails its whole group. Who submitted a change hears of it after
+A change is a function run on that thread; it may be run twice, so it does nothing but SQL. All changes that wait are run
+in one transaction; a refused one fails alone, a failed commit fails its whole group. Who submitted a change hears of it after
 the commit: memory follows the disk.
 """
 
@@ -110,6 +110,11 @@ class Pending(NamedTuple):
 
 
 Result = tuple[Pending, Any, BaseException | None]
+Apply = Callable[[Transaction, list[Pending], list[Result]], None]
+
+
+class _Refusal(Exception):
+    """A change of a group that is run without savepoints was refused."""
 
 
 def translate(error: sqlite3.Error) -> StoreError:
@@ -218,6 +223,13 @@ class Writer:
             self._checkpoint("PASSIVE")
 
     def _transact(self, group: list[Pending], results: list[Result]) -> Committed:
+        try:
+            return self._run_group(group, results, self._apply_all)
+        except _Refusal:  # rare: only then is the group run again, each change inside a savepoint
+            results.clear()
+            return self._run_group(group, results, self._apply_each)
+
+    def _run_group(self, group: list[Pending], results: list[Result], apply: Apply) -> Committed:
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -229,8 +241,7 @@ class Writer:
                 )
             before = self._last_seq()
             transaction = Transaction(connection, before)
-            for pending in group:
-                results.append(self._apply(transaction, pending))
+            apply(transaction, group, results)
             if transaction.events:
                 transaction.cursor.executemany(SQL["insert_event"], transaction.events)
             connection.execute("COMMIT")
@@ -245,23 +256,35 @@ class Writer:
         return Committed(transaction.events, foreign)
 
     @staticmethod
-    def _apply(transaction: Transaction, pending: Pending) -> Result:
-        mark, seq = len(transaction.events), transaction.seq
-        transaction.execute("SAVEPOINT change")
-        try:
-            result = pending.change(transaction)
-        except sqlite3.OperationalError:
-            raise  # the database, not the change: the whole group fails
-        except Exception as error:  # a refusal, or a defect of the change: it fails alone
-            if not isinstance(error, Refused | FlowError):
-                logger.exception("a change of the database failed")
-            transaction.execute("ROLLBACK TO change")
-            transaction.execute("RELEASE change")
-            del transaction.events[mark:]
-            transaction.seq = seq
-            return pending, None, error
-        transaction.execute("RELEASE change")
-        return pending, result, None
+    def _apply_all(transaction: Transaction, group: list[Pending], results: list[Result]) -> None:
+        for pending in group:
+            try:
+                results.append((pending, pending.change(transaction), None))
+            except sqlite3.OperationalError:
+                raise
+            except Exception as error:
+                raise _Refusal from error
+
+    @staticmethod
+    def _apply_each(transaction: Transaction, group: list[Pending], results: list[Result]) -> None:
+        for pending in group:
+            mark, seq = len(transaction.events), transaction.seq
+            transaction.execute("SAVEPOINT change")
+            try:
+                result = pending.change(transaction)
+            except sqlite3.OperationalError:
+                raise  # the database, not the change: the whole group fails
+            except Exception as error:  # a refusal, or a defect of the change: it fails alone
+                if not isinstance(error, Refused | FlowError):
+                    logger.exception("a change of the database failed")
+                transaction.execute("ROLLBACK TO change")
+                transaction.execute("RELEASE change")
+                del transaction.events[mark:]
+                transaction.seq = seq
+                results.append((pending, None, error))
+            else:
+                transaction.execute("RELEASE change")
+                results.append((pending, result, None))
 
     def _settle(
         self, committed: Committed | None, results: list[Result]

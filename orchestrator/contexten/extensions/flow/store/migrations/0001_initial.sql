@@ -14,6 +14,7 @@ CREATE TABLE flows (
     listed INTEGER NOT NULL CHECK (listed IN (0, 1)),
     version INTEGER NOT NULL CHECK (version >= 1),
     latest_run_id TEXT,
+    runs INTEGER NOT NULL DEFAULT 0, -- ever submitted
     created_at REAL NOT NULL,
     updated_at REAL NOT NULL
 ) STRICT;
