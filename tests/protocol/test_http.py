@@ -77,6 +77,7 @@ async def test_clients_of_both_eras_follow_one_run_at_once(serve: Callable[..., 
             ready[1].set()
             while not told[1].is_set():
                 await client.call_tool("execute_flow", {"workflow_def": VALUE, "wait_s": 20})
+            await client.unsubscribe_resource(uri)
 
     with anyio.fail_after(40):
         async with anyio.create_task_group() as group:

@@ -63,7 +63,7 @@ async def _print_new(screen: Screen, service: FlowService, run_id: str, since: s
 
 def _print(screen: Screen, event: EventView) -> None:
     if screen.as_json:
-        screen.line(event.model_dump(mode="json", exclude_none=True))
+        screen.line(event.data())
         return
     from contexten_server.cli.run_table import event_text
 

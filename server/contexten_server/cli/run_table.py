@@ -95,8 +95,8 @@ def event_text(event: EventView) -> Text:
         line.append(f"  {place}", style="bold")
     if event.attempt is not None and event.attempt > 1:
         line.append(f"  try {event.attempt}")
-    if event.data:
-        line.append("  " + _brief(event.data), style="bright_black")
+    if event.details:
+        line.append("  " + _brief(event.details), style="bright_black")
     if event.actor:
         line.append(f"  by {event.actor}", style="bright_black")
     return line

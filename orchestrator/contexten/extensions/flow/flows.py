@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 from .actor import Actor
 from .agents.registry import AgentRegistry
@@ -26,6 +27,8 @@ from .store.sql import SQL
 from .views import FlowSaved, IssueView
 
 FLOWS_KEPT = 256
+LARGE_DEFINITION = 100_000  # characters
+LARGE_COUNT = 100  # tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +169,13 @@ class Flows:
                 raw["name"] = fallback
             if description is not None:
                 raw["description"] = description
-        report = check(raw, await self._catalog(raw), self._limits, flow_id=flow_id)
+        catalog = await self._catalog(raw)
+        if _is_large(raw):  # off the event loop: checking may take seconds
+            report = await asyncio.to_thread(check, raw, catalog, self._limits, flow_id=flow_id)
+        else:
+            report = check(raw, catalog, self._limits, flow_id=flow_id)
+        disabled = self._registry.disabled_tools()
+        report = replace(report, issues=tuple(_with_hint(issue, disabled) for issue in report.issues))
         report.raise_if_invalid()
         assert report.definition is not None  # noqa: S101 - no issues
         return report, report.definition
@@ -241,6 +250,27 @@ def _create(save: changes.SaveFlow, tx: Any) -> tuple[int, bool]:
 
 def _update(save: changes.SaveFlow, expected: int | None, tx: Any) -> tuple[int, bool]:
     return changes.update(tx, save, expected_version=expected)
+
+
+def _is_large(raw: object) -> bool:
+    if isinstance(raw, str | bytes):
+        return len(raw) > LARGE_DEFINITION
+    stages = raw.get("stages") if isinstance(raw, Mapping) else None
+    count = sum(len(stage.get("tasks") or ()) for stage in stages if isinstance(stage, Mapping)) if _is_list(stages) else 0
+    return count > LARGE_COUNT
+
+
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
+
+def _with_hint(issue: Issue, disabled: Mapping[str, str]) -> Issue:
+    """An issue about a tool that is only switched off says how to switch it on."""
+    if issue.code != "unknown_tool" or issue.got not in disabled:
+        return issue
+    return replace(
+        issue, message=f"the tool {issue.got} is off: {disabled[issue.got]}", suggestion=None, patch=None
+    )
 
 
 def _digest(content: Mapping[str, Any]) -> str:

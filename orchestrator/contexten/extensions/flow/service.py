@@ -122,6 +122,9 @@ class FlowService:
         self._conductor: Conductor | None = None
         self._stack = AsyncExitStack()
         self._seen = 0
+        """The place in the journal up to which everything was announced."""
+        self._own: list[tuple[int, int]] = []
+        """Entries after it that this process wrote, and announced."""
         self._is_open = False
 
     # Opening and closing
@@ -209,7 +212,11 @@ class FlowService:
     # What was committed, here and elsewhere
     def _on_commit(self, committed: Committed) -> None:
         if committed.events:
-            self._seen = max(self._seen, committed.events[-1].seq) if committed.foreign is None else self._seen
+            first, last = committed.events[0].seq, committed.events[-1].seq
+            if first == self._seen + 1:
+                self._seen = last
+            else:  # another process wrote between: `_look` reads that, and passes over ours
+                self._own.append((first, last))
             self._announce(committed.events)
 
     def _announce(self, events: list[Event]) -> None:
@@ -237,7 +244,9 @@ class FlowService:
         events = [Event(*row) for row in rows if row["seq"] > self._seen]
         if not events:
             return
-        self._seen = events[-1].seq
+        self._seen = max(self._seen, events[-1].seq)
+        own, self._own = self._own, [pair for pair in self._own if pair[1] > self._seen]
+        events = [event for event in events if not any(first <= event.seq <= last for first, last in own)]
         for event in events:
             if event.type == "flow.updated" and event.flow_id is not None:
                 self.flows.forget(event.flow_id)

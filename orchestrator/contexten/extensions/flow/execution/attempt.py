@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
-
-import jsonschema
 
 from ..agents.protocol import Agent, AttemptContext, TaskCall
 from ..agents.secrets import SecretVault
-from ..definition import NotJson, Scope, TaskNode, check_json
+from ..agents.tool_agent import BuiltinToolAgent
+from ..definition import NotJson, Scope, TaskNode, check_json, misfits
 from ..errors import AttemptError
 from ..recovery.kinds import classify
 from ..store import StoredText
@@ -90,6 +86,8 @@ class Attempt:
                 output_schema=task.output_schema,
                 secret_names=node.secrets,
             )
+            if node.secrets and not isinstance(self.agent, BuiltinToolAgent):  # that one asks for each tool itself
+                vault.require(node.secrets, tools=self.agent.tools, receiver=f"agent {self.agent.name}")
             value = vault.mask(await self.agent.run(call, self.context))
             text = check_json(value, max_bytes=max_output_bytes)
             if task.output_schema is not None:
@@ -131,17 +129,12 @@ def _json_or_none(details: Any, max_bytes: int) -> dict[str, Any] | None:
     return details if isinstance(details, dict) else None
 
 
-@lru_cache(maxsize=256)
-def _validator(schema: str) -> Callable[[Any], Any]:
-    parsed = json.loads(schema)
-    validator = jsonschema.validators.validator_for(parsed, default=jsonschema.Draft202012Validator)(parsed)
-    return lambda value: jsonschema.exceptions.best_match(validator.iter_errors(value))
-
-
-def check_schema(schema: dict[str, Any], value: Any) -> None:
+def check_schema(schema: dict[str, Any] | bool, value: Any) -> None:
     """Check an output against its task's `output_schema`. Raises AttemptError of kind invalid, with the place."""
-    problem = _validator(json.dumps(schema, sort_keys=True))(value)
-    if problem is not None:
+    found = misfits(schema, value)
+    if found:
         raise AttemptError(
-            f"The output does not fit output_schema at {problem.json_path}: {problem.message[:500]}", kind="invalid"
+            f"The output does not fit output_schema at {found[0].path or 'the top'}: {found[0].message[:500]}",
+            kind="invalid",
+            details={"issues": [issue.as_dict() for issue in found]},
         )

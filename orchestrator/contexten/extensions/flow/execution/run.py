@@ -536,7 +536,7 @@ class RunExecution:
             return False
         now = self._now()
         wake_at = self.wake_at()
-        if wake_at is not None and wake_at - now < PARK_AT_LEAST_S:
+        if wake_at is None or wake_at - now < PARK_AT_LEAST_S:
             return False
         soon = now + PARK_AFTER_S
         is_worth_it = False

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..definition import TaskNode
+from ..states import TaskState
 from ..store import TaskRow
 from .attempt import Attempt
 from .timers import Alarm
@@ -34,7 +35,11 @@ class Unit:
     @property
     def is_busy(self) -> bool:
         """Whether something works on it in this process, rather than it waiting for a time."""
-        return self.attempt is not None or self.is_preparing or (self.child is not None and not self.child.is_idle)
+        if self.attempt is not None or self.is_preparing:
+            return True
+        if self.child is not None:
+            return not self.child.is_idle
+        return self.row.state is TaskState.WAITING and self.row.child_run_id is not None  # about to be driven
 
     @property
     def value(self) -> Any:

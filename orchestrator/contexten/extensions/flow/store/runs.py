@@ -194,7 +194,7 @@ def advance(tx: Transaction, move: RunMove) -> int:
     to = move.to
     if to in (RunState.WAITING, RunState.PAUSED):
         request = tx.row(SQL["run_for_request"], (run_id,))[2]
-        if request == "cancel" or (to is RunState.WAITING and request is not None):
+        if request != ("pause" if to is RunState.PAUSED else None):
             to = None
     cursor = 0
     for task in move.tasks:

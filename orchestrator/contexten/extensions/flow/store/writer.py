@@ -23,8 +23,8 @@ from .sql import SQL
 logger = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 10.0
-CHECKPOINT_BYTES = 16 << 20  # of SQLite's journal: the checkpoint's own flushes cost little a change
-CHECK_EVERY = 64  # groups: asking for the journal's size is a system call
+FOLD_CHANGES = 2000
+FOLD_GROUPS = 200
 MAX_GROUP = 1000  # a group this long is committed even if more changes wait: bounds the latency of the first
 
 
@@ -165,6 +165,7 @@ class Writer:
         self.groups = 0
         """Commits so far; written by the write thread only."""
         self.changes = 0
+        self._folded = self._folded_groups = 0
         """Changes committed so far; written by the write thread only."""
 
     def start(self) -> None:
@@ -295,18 +296,14 @@ class Writer:
             pending.settle(result, error)
 
     def _journal_is_long(self) -> bool:
-        if self.groups % CHECK_EVERY:
-            return False
-        try:
-            return self._wal.stat().st_size > CHECKPOINT_BYTES
-        except OSError:
-            return False
+        return self.changes - self._folded >= FOLD_CHANGES or self.groups - self._folded_groups >= FOLD_GROUPS
 
     def _checkpoint(self, mode: str) -> None:
         try:
             self._lock.acquire(LOCK_TIMEOUT_S)
             try:
                 self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+                self._folded, self._folded_groups = self.changes, self.groups
             finally:
                 self._lock.release()
         except (sqlite3.Error, FlowError) as error:

@@ -1,0 +1,263 @@
+"""A process that is there to be killed: it opens the service on a database, runs flows, and dies where it is told to.
+
+Started once, it forks a life for each JSON line on standard input, so that a life does not pay for the imports. A life
+speaks JSON lines on standard output: what was acknowledged to it, and at the end what it found. It runs a program, a
+list of steps; and it dies at a point of its own (`kill`), or when its parent says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import anyio
+
+from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
+from contexten.extensions.flow.errors import IllegalMove
+from contexten.extensions.flow.service import FlowService
+from contexten.extensions.flow.settings import FlowSettings
+
+PATIENCE_S = 30.0  # a life that takes longer has lost a wake-up
+ENDED = ("completed", "failed", "cancelled")
+
+
+def die() -> NoReturn:
+    """End at once, as by the kernel's hand: nothing is flushed, closed or told."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def say(**line: Any) -> None:
+    """Tell the parent; one write, so that a kill leaves a whole line or none."""
+    os.write(1, (json.dumps(line) + "\n").encode())
+
+
+@dataclass
+class Kill:
+    """Where to die: before or after the commit, effect, result or recording number `number` (from 1) of this life."""
+
+    at: str = ""
+    number: int = 0
+    side: str = "before"
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def around(self, what: str, act: Callable[[], Any]) -> Any:
+        """Do it, and die if this is the place."""
+        count = self.counts[what] = self.counts.get(what, 0) + 1
+        is_here = what == self.at and count == self.number
+        if is_here and self.side == "before":
+            die()
+        result = act()
+        if is_here:
+            die()
+        return result
+
+
+def watch_commits(kill: Kill) -> None:
+    """Count every COMMIT that goes to SQLite in this process, and die at the one chosen."""
+    connect = sqlite3.connect
+
+    class Cursor(sqlite3.Cursor):
+        def execute(self, sql: str, *arguments: Any) -> Any:
+            act = super().execute
+            if sql.lstrip().upper().startswith("COMMIT"):
+                return kill.around("commit", lambda: act(sql, *arguments))
+            return act(sql, *arguments)
+
+    class Connection(sqlite3.Connection):
+        def execute(self, sql: str, *arguments: Any) -> Any:
+            act = super().execute
+            if sql.lstrip().upper().startswith("COMMIT"):
+                return kill.around("commit", lambda: act(sql, *arguments))
+            return act(sql, *arguments)
+
+        def executescript(self, sql: str) -> Any:
+            act = super().executescript
+            if "COMMIT" in sql:
+                return kill.around("commit", lambda: act(sql))
+            return act(sql)
+
+        def commit(self) -> Any:
+            act = super().commit
+            return kill.around("commit", act)
+
+        def cursor(self, factory: Any = None) -> Any:
+            return super().cursor(factory or Cursor)
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        options.setdefault("factory", Connection)
+        return connect(*arguments, **options)
+
+    sqlite3.connect = watched
+
+
+class Ledger:
+    """The agent: each of its effects is a line in a file, on the disk before the attempt goes on."""
+
+    name = "ledger"
+    agent_type = "test"
+    tools = ("work",)
+
+    def __init__(self, path: Path, kill: Kill, capacity: int) -> None:
+        self.capacity = capacity
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._kill = kill
+        self._changed = anyio.Event()
+        self.begun: list[str] = []
+
+    async def until_begun(self, task: str) -> None:
+        """Wait until an attempt of the task has had its effect in this life."""
+        while task not in self.begun:
+            await self._changed.wait()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        os.write(self._file, (json.dumps(line) + "\n").encode())
+        os.fsync(self._file)
+
+    async def run(self, task: TaskCall, context: AttemptContext) -> Any:
+        does = task.parameters
+        line = {
+            "run": context.run_id,
+            "task": context.task,
+            "item": -1 if context.item_index is None else context.item_index,
+            "attempt": context.attempt,
+            "id": context.attempt_id,
+        }
+        self._kill.around("effect", lambda: self._write(line))
+        self.begun.append(context.task)
+        self._changed.set()
+        self._changed = anyio.Event()
+        if does.get("die"):
+            die()
+        if does.get("cling"):
+            with suppress(asyncio.CancelledError):
+                await anyio.sleep_forever()
+            await asyncio.sleep(does["cling"])
+        if does.get("hold"):
+            await anyio.sleep_forever()
+        if context.attempt <= does.get("failures", 0):
+            raise ConnectionError(f"try {context.attempt} fails")
+        return {"task": context.task, "item": context.item_index, "value": does.get("value")}
+
+
+class Life:
+    """One life: the service open on the database, and the program's steps."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self.job = job
+        self.kill = Kill(**job.get("kill", {}))
+        self.ledger = Ledger(Path(job["ledger"]), self.kill, job.get("capacity", 100))
+        self.settings = FlowSettings(
+            database=Path(job["database"]),
+            retry_delay_s=0.01,
+            stop_grace_s=job.get("stop_grace_s", 0.2),
+            cancel_grace_s=job.get("cancel_grace_s", 1.0),
+            max_concurrent_flows=job.get("max_concurrent_flows", 100),
+        )
+
+    async def live(self) -> None:
+        """Open, do the steps, close in order."""
+        watch_commits(self.kill)
+        say(opening=True)
+        with anyio.fail_after(PATIENCE_S):
+            async with FlowService(self.settings, agents=[self.ledger]) as self.service:
+                for verb, *arguments in self.job["program"]:
+                    await getattr(self, verb)(*arguments)
+        say(closed=True, counts=self.kill.counts)
+
+    # Steps
+    async def create(self, flow_id: str, definition: dict[str, Any]) -> None:
+        await self.service.create_flow(flow_id=flow_id, workflow_def=definition)
+
+    async def execute(self, flow_id: str, key: str | None = None) -> None:
+        run = await self.service.execute_flow(flow_id=flow_id, idempotency_key=key)
+        say(run=run.run_id, flow=flow_id)
+
+    async def control(self, flow_id: str, action: str) -> None:
+        with suppress(IllegalMove):
+            answer = await self.service.control(await self._latest(flow_id), action)  # type: ignore[arg-type]  # a literal of the job
+            say(controlled=action, run=answer.run_id)
+
+    async def begun(self, task: str) -> None:
+        await self.ledger.until_begun(task)
+
+    async def state(self, flow_id: str, *wanted: str) -> None:
+        run_id = await self._latest(flow_id)
+        view = await self.service.get_run(run_id)
+        while view.state not in wanted:
+            view = await self.service.wait(run_id, until="change", since=view.cursor)
+
+    async def task_state(self, flow_id: str, task: str, wanted: str) -> None:
+        run_id = await self._latest(flow_id)
+        while True:
+            view = await self.service.get_run(run_id, detail="tasks", task=task)
+            if view.tasks and view.tasks[0].state == wanted:
+                return
+            await self.service.wait(run_id, until="change", since=view.cursor)
+
+    async def finish(self) -> None:
+        """Until every run that is not paused has ended."""
+        for run_id, state in await self._runs():
+            if state != "paused":
+                await self.service.wait(run_id)
+
+    async def verify(self) -> None:
+        report = await self.service.verify()
+        say(verified=report.ok, problems=report.problems, integrity=report.integrity)
+
+    async def stay(self) -> None:
+        await anyio.sleep_forever()
+
+    async def die(self) -> None:
+        die()
+
+    async def _runs(self) -> list[tuple[str, str]]:
+        found, page = [], None
+        while True:
+            answer = await self.service.list_runs(limit=200, page=page)
+            found += [(run.run_id, str(run.state)) for run in answer.runs]
+            page = answer.next_page
+            if page is None:
+                return found
+
+    async def _latest(self, flow_id: str) -> str:
+        run_id = await self.service.latest_run_id(flow_id)
+        assert run_id is not None
+        return run_id
+
+
+def _live(job: dict[str, Any]) -> NoReturn:
+    os.dup2(os.open(job["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT), 2)
+    status = 1
+    try:
+        asyncio.run(Life(job).live())
+        status = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def main() -> None:
+    """Fork a life a line, and say how each ended."""
+    for text in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            _live(json.loads(text))
+        say(pid=pid)
+        _, status = os.waitpid(pid, 0)
+        say(ended=os.waitstatus_to_exitcode(status))
+
+
+if __name__ == "__main__":
+    main()
