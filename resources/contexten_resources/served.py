@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import MCPServer
 
-from contexten.extensions.flow.service import FlowService
+if TYPE_CHECKING:
+    from contexten.extensions.flow.service import FlowService
 
 
 class Served(Protocol):

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from heapq import heappop, heappush
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 from anyio.abc import TaskGroup
@@ -25,11 +25,13 @@ from mcp.server.subscriptions import (
 from mcp_types import SubscriptionsListenRequestParams
 
 from contexten.extensions.flow.clock import Clock, SystemClock
-from contexten.extensions.flow.service import FlowService
-from contexten.extensions.flow.watching import Change
 from contexten_resources.served import low_level
 from contexten_resources.subscribers import Subscribers
 from contexten_resources.uris import touched
+
+if TYPE_CHECKING:
+    from contexten.extensions.flow.service import FlowService
+    from contexten.extensions.flow.watching import Change
 
 logger = logging.getLogger(__name__)
 

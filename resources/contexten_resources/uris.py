@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from contexten.extensions.flow.watching import Change
+if TYPE_CHECKING:
+    from contexten.extensions.flow.watching import Change
 
 FLOWS = "flow://flows"
 FLOW = "flow://flows/{flow_id}"

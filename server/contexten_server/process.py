@@ -1,21 +1,28 @@
-"""The process around a transport: the service is opened once, before it, and closed after it, in bounded time."""
+"""The process around a transport: the service is opened once and closed in bounded time, whatever the transport does."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
 
-from contexten.extensions.flow.service import FlowService
-from contexten.extensions.flow.settings import FlowSettings
 from contexten_resources import LiveUpdates
 from contexten_server.assembly import build_server
+from contexten_server.opening import Opening
 from contexten_server.stopping import Stop
 from contexten_tools import App, ToolServer
 
+if TYPE_CHECKING:
+    from contexten.extensions.flow.service import FlowService
+    from contexten.extensions.flow.settings import FlowSettings
+
 logger = logging.getLogger(__name__)
+
+_HEAD_START_S = 0.5  # by then a host that lists the tools first has done so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +33,13 @@ class Plan:
     transport: str
     read_only: bool = False
     toolsets: tuple[str, ...] = ("default",)
+    lists_first: bool = False
+    """Serve the list of tools before the library is imported and the database opened; calls wait for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """An open service and the server over it."""
+    """An app and the server over it."""
 
     app: App
     server: ToolServer
@@ -57,37 +66,86 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 async def _run(plan: Plan, serve: Serve) -> None:
     stop = Stop(plan.settings.stop_grace_s)
-    service = FlowService(plan.settings, holder=f"contexten-flow serve ({plan.transport})")
-    with stop.on_signals(), anyio.CancelScope() as life:
-        async with service:
-            try:
-                if not stop.is_asked:
-                    await _serve(plan, service, serve, stop)
-            finally:
-                stop.ask("the transport ended")
-                # What is cut short then is taken up at the next start: the database is right at every moment.
-                life.deadline = anyio.current_time() + stop.left_s
-    if life.cancelled_caught:
-        logger.warning("The service did not close in time; its runs go on at the next start")
-
-
-async def _serve(plan: Plan, service: FlowService, serve: Serve, stop: Stop) -> None:
+    opening = Opening()
     app = App(
-        service=service,
+        service=opening.service,
         settings=plan.settings,
         transport=plan.transport,
         read_only=plan.read_only,
         toolsets=plan.toolsets,
     )
-    async with LiveUpdates() as updates:
-        server = build_server(app, updates=updates)
-        await updates.start(service)
-        async with anyio.create_task_group() as group:
+    with stop.on_signals(), anyio.CancelScope() as life:
+        async with LiveUpdates() as updates, anyio.create_task_group() as group:
+            server = build_server(app, updates=updates)
+            transport = _Transport(Opened(app=app, server=server), serve, stop)
 
             async def end_streams() -> None:
                 await stop.wait()
                 updates.close_streams()
 
             group.start_soon(end_streams, name="end of subscriptions")
-            await serve(Opened(app=app, server=server), stop)
+            if plan.lists_first:
+                server.on_listed = opening.want_soon
+                group.start_soon(transport.run, name="transport")
+                await _head_start(opening, stop)
+            if not stop.is_asked:
+                await anyio.to_thread.run_sync(_import_library)
+                async with _make_service(plan) as service:
+                    await updates.start(service)
+                    opening.open(service)
+                    if not plan.lists_first:
+                        group.start_soon(transport.run, name="transport")
+                    await transport.ended.wait()
+                    # What is cut short then is taken up at the next start: the database is right at every moment.
+                    life.deadline = anyio.current_time() + stop.left_s
             group.cancel_scope.cancel()
+    if life.cancelled_caught:
+        logger.warning("The service did not close in time; its runs go on at the next start")
+    if transport.failure is not None:
+        raise transport.failure
+
+
+class _Transport:
+    """Runs the transport beside the service, which must be closed in order also where the transport fails."""
+
+    def __init__(self, opened: Opened, serve: Serve, stop: Stop) -> None:
+        self._opened = opened
+        self._serve = serve
+        self._stop = stop
+        self.ended = anyio.Event()
+        self.failure: Exception | None = None
+
+    async def run(self) -> None:
+        """Serve until the end, then ask the process to stop."""
+        try:
+            await self._serve(self._opened, self._stop)
+        except Exception as error:  # noqa: BLE001 - raised again when the service is closed
+            self.failure = error
+        finally:
+            self._stop.ask("the transport ended")
+            self.ended.set()
+
+
+async def _head_start(opening: Opening, stop: Stop) -> None:
+    """Until the tools were listed, a call waits, the time is over, or the process is to end."""
+    async with anyio.create_task_group() as group:
+
+        async def until(event: anyio.Event) -> None:
+            await event.wait()
+            group.cancel_scope.cancel()
+
+        group.start_soon(until, opening.wanted)
+        group.start_soon(until, stop.event)
+        await anyio.sleep(_HEAD_START_S)
+        group.cancel_scope.cancel()
+
+
+def _import_library() -> None:
+    """Takes longer than all before it; on a thread, so that the server answers meanwhile."""
+    import contexten.extensions.flow.service  # noqa: F401 - what counts is that it is loaded
+
+
+def _make_service(plan: Plan) -> FlowService:
+    from contexten.extensions.flow.service import FlowService
+
+    return FlowService(plan.settings, holder=f"contexten-flow serve ({plan.transport})")

@@ -93,7 +93,7 @@ def _serve_stdio(settings: FlowSettings, *, read_only: bool, toolsets: Sequence[
     async def serve(opened: Opened, stop: Stop) -> None:
         await serve_stdio(opened.server, wire, stop)
 
-    plan = Plan(settings=settings, transport="stdio", read_only=read_only, toolsets=names)
+    plan = Plan(settings=settings, transport="stdio", read_only=read_only, toolsets=names, lists_first=True)
     return _end(lambda: run_process(plan, serve))
 
 

@@ -116,7 +116,7 @@ def test_a_state_that_the_journal_does_not_tell_is_a_problem(
 ) -> None:
     database = sqlite3.connect(desk / "flow.sqlite3")
     with database:
-        database.execute("UPDATE runs SET state = 'failed'")
+        database.execute("UPDATE runs SET state = 'cancelled'")
     database.close()
     done = cli("verify", "--json")
     assert (done.code, done.data["ok"]) == (1, False)

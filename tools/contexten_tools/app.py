@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from contexten.extensions.flow.service import FlowService
-from contexten.extensions.flow.settings import FlowSettings
+if TYPE_CHECKING:  # tools are listed before the service and all that it needs is imported
+    from contexten.extensions.flow.service import FlowService
+    from contexten.extensions.flow.settings import FlowSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contexten.extensions.flow.errors import IllegalMove
-from contexten.extensions.flow.service import FlowService
 from contexten.extensions.flow.states import RunState
 from contexten.extensions.flow.views import RunView
 from contexten_tools.budget import DEFAULT_CHARS, bounded, cut_events, put_text
+
+if TYPE_CHECKING:
+    from contexten.extensions.flow.service import FlowService
 
 _INLINE_OUTPUT_CHARS = 4000  # an output this short comes with the news of its run's end
 

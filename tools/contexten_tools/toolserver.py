@@ -56,6 +56,8 @@ class ToolServer(MCPServer[Any]):
         self._read_only = read_only
         self._listed: list[MCPTool] | None = None
         self._transport = transport
+        self.on_listed: Callable[[], None] | None = None
+        """Called when the tools have been listed."""
         super().__init__(*args, **kwargs)
         self.middleware.append(_admit_arguments)
 
@@ -83,7 +85,10 @@ class ToolServer(MCPServer[Any]):
                 )
                 for tool in self._flow_tools.values()
             ]
-        return [*self._listed, *await super().list_tools()]
+        listed = [*self._listed, *await super().list_tools()]
+        if self.on_listed is not None:
+            self.on_listed()
+        return listed
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None

@@ -30,7 +30,7 @@ def cancel(
 
 
 async def _cancel(screen: Screen, given: str, db: Path | None, reason: str | None) -> Exit:
-    from contexten.extensions.flow.service import Actor
+    from contexten.extensions.flow.actor import Actor
 
     actor = Actor(client="contexten-flow", transport="cli", tool="cancel")
     async with asking(db) as service:

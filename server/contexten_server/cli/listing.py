@@ -14,7 +14,7 @@ from contexten_server.cli.conduct import conduct
 from contexten_server.cli.exits import Exit, NoDatabase
 from contexten_server.cli.lookup import asking, find_run
 from contexten_server.cli.options import Db, Id, Json
-from contexten_server.cli.screen import Screen, duration_text, plain_table, state_text
+from contexten_server.cli.screen import Screen, duration_text, plain_table, state_text, whole
 
 
 def list_(
@@ -49,7 +49,9 @@ async def _list_flows(screen: Screen, db: Path | None, question: dict[str, Any])
     table = plain_table("flow", "name", "version", "state", "runs", "latest run")
     for flow in found.flows:
         latest = flow.latest_run.run_id if flow.latest_run else ""
-        table.add_row(flow.flow_id, flow.name, str(flow.version), state_text(flow.state), str(flow.runs), latest)
+        table.add_row(
+            whole(flow.flow_id), flow.name, str(flow.version), state_text(flow.state), str(flow.runs), whole(latest)
+        )
     _show(screen, table, rows=len(found.flows), next_page=found.next_page, what="flows")
     return Exit.OK
 
@@ -66,7 +68,7 @@ async def _list_runs(screen: Screen, db: Path | None, question: dict[str, Any]) 
     table = plain_table("run", "flow", "state", "tasks", "made", "time")
     for run in found.runs:
         table.add_row(
-            run.run_id,
+            whole(run.run_id),
             run.flow_id,
             state_text(run.state),
             f"{run.progress.completed}/{run.progress.total}",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from contexten.extensions.flow.states import TERMINAL_RUN_STATES
 from contexten_server.cli.conduct import conduct, load_settings
 from contexten_server.cli.definition_file import read_definition, read_inputs
 from contexten_server.cli.exits import Exit
@@ -19,6 +18,9 @@ from contexten_server.cli.screen import Screen
 if TYPE_CHECKING:
     from contexten.extensions.flow.service import FlowService
     from contexten.extensions.flow.views import RunView
+
+REDRAW_S = 0.1
+"""The shortest time between two pictures of a run: an eye sees no more."""
 
 
 def run(
@@ -45,7 +47,8 @@ def run(
 
 
 async def _run(screen: Screen, file: str, inputs: str | None, db: Any, request: dict[str, Any]) -> Exit:
-    from contexten.extensions.flow.service import Actor, FlowService
+    from contexten.extensions.flow.actor import Actor
+    from contexten.extensions.flow.service import FlowService
 
     definition = read_definition(file)
     values = read_inputs(inputs)
@@ -69,56 +72,41 @@ async def _run(screen: Screen, file: str, inputs: str | None, db: Any, request: 
 
 async def _follow(screen: Screen, service: FlowService, started: RunView) -> RunView:
     """Show a run until it ends; answers it with its tasks."""
-    live, show = _progress(screen, service, started)
-    with live:
-        await service.wait(started.run_id, on_progress=show)
-        ended = await service.get_run(started.run_id, detail="tasks")
-        await show(ended)
-    return ended
-
-
-def _progress(
-    screen: Screen, service: FlowService, started: RunView
-) -> tuple[AbstractContextManager[object], Callable[[RunView], Awaitable[None]]]:
     if screen.as_json:
-
-        async def silent(_run: RunView) -> None:
-            return
-
-        return nullcontext(), silent
-    if sys.stdout.isatty():
-        return _live_table(screen, service, started)
-    return nullcontext(), _plain_lines(screen, service, started)
+        await service.wait(started.run_id)
+    elif sys.stdout.isatty():
+        await _show_table(screen, service, started)
+    else:
+        await _print_lines(screen, service, started)
+    return await service.get_run(started.run_id, detail="tasks")
 
 
-def _live_table(
-    screen: Screen, service: FlowService, started: RunView
-) -> tuple[AbstractContextManager[object], Callable[[RunView], Awaitable[None]]]:
+async def _show_table(screen: Screen, service: FlowService, run: RunView) -> None:
     from rich.live import Live
 
+    from contexten.extensions.flow.clock import SystemClock
     from contexten_server.cli.run_table import MOST_ROWS, run_group
 
-    live = Live(run_group(started), console=screen.out, refresh_per_second=10)
+    clock = SystemClock()
+    with Live(run_group(run), console=screen.out, refresh_per_second=10) as live:
+        while run.state not in TERMINAL_RUN_STATES:
+            changed = await service.wait(run.run_id, until="change", since=run.cursor)
+            run = await service.get_run(run.run_id, detail="tasks")
+            live.update(run_group(run, most=None if run.state in TERMINAL_RUN_STATES else MOST_ROWS))
+            run = run.model_copy(update={"cursor": changed.cursor})
+            await clock.sleep(REDRAW_S)
 
-    async def redraw(_run: RunView) -> None:
-        live.update(run_group(await service.get_run(started.run_id, detail="tasks"), most=MOST_ROWS))
 
-    return live, redraw
-
-
-def _plain_lines(screen: Screen, service: FlowService, started: RunView) -> Callable[[RunView], Awaitable[None]]:
+async def _print_lines(screen: Screen, service: FlowService, run: RunView) -> None:
     from contexten_server.cli.run_table import event_text
 
-    seen: str | None = None
-
-    async def print_new(_run: RunView) -> None:
-        nonlocal seen
-        while events := await service.events(started.run_id, since=seen):
-            seen = events[-1].cursor
-            for event in events:
-                screen.show(event_text(event))
-
-    return print_new
+    for event in await service.events(run.run_id):
+        screen.show(event_text(event))
+        run = run.model_copy(update={"cursor": event.cursor})
+    while run.state not in TERMINAL_RUN_STATES or run.more_events:
+        run = await service.wait(run.run_id, until="change", since=run.cursor)
+        for event in run.events or []:
+            screen.show(event_text(event))
 
 
 def _conclude(screen: Screen, ended: RunView, output: str | None) -> None:

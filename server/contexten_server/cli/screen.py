@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from contexten.extensions.flow.errors import FlowError
 
@@ -43,11 +43,21 @@ STATE_MARKS = {
 }
 
 
+_NO_EDGE = 2000
+
+
 def state_text(state: str) -> Text:
     """A state with its mark, in its colour."""
     from rich.text import Text
 
     return Text(f"{STATE_MARKS.get(state, ' ')} {state}", style=STATE_STYLES.get(state, ""))
+
+
+def whole(text: str) -> Text:
+    """Text that is never broken into lines: an id that must stay whole to be copied."""
+    from rich.text import Text
+
+    return Text(text, no_wrap=True, overflow="fold")
 
 
 def duration_text(seconds: float | None) -> str:
@@ -73,6 +83,13 @@ def plain_table(*columns: str) -> Table:
     return table
 
 
+def _console(stream: TextIO) -> Console:
+    """A console that wraps at a terminal's edge, and nowhere where a program or a file reads."""
+    from rich.console import Console
+
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else _NO_EDGE)
+
+
 class Screen:
     """Standard output and standard error of one command."""
 
@@ -82,16 +99,12 @@ class Screen:
     @cached_property
     def out(self) -> Console:
         """Answers."""
-        from rich.console import Console
-
-        return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        return _console(sys.stdout)
 
     @cached_property
     def err(self) -> Console:
         """Progress, notes and errors."""
-        from rich.console import Console
-
-        return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+        return _console(sys.stderr)
 
     def show(self, *renderables: RenderableType) -> None:
         """Print for people; nothing where JSON was asked for."""

@@ -77,7 +77,7 @@ async def _checker(db: Path | None) -> AsyncIterator[FlowService]:
 
 
 async def _check(service: FlowService, definition: Any) -> tuple[FlowSaved | None, list[dict[str, Any]]]:
-    from contexten.extensions.flow.service import Actor
+    from contexten.extensions.flow.actor import Actor
 
     actor = Actor(client="contexten-flow", transport="cli", tool="validate")
     try:

@@ -82,7 +82,11 @@ class Answers:
                 next=f"Use one of {', '.join(states)}.",
                 issues=[
                     Issue(
-                        path="/status_filter", code="unknown_state", message="no such state", expected=states, got=status
+                        path="/status_filter",
+                        code="unknown_state",
+                        message="no such state",
+                        expected=states,
+                        got=status,
                     )
                 ],
             )
@@ -185,9 +189,7 @@ class Answers:
         """The error for a run that is not there."""
         near = _nearest(run_id, [str(row[0]) for row in await self._store.rows(SQL["run_ids"])])
         hint = f" Did you mean {near!r}?" if near else ""
-        return RunNotFound(
-            f"There is no run {run_id!r}.{hint}", next="Call list_flows(kind='runs') to see the runs."
-        )
+        return RunNotFound(f"There is no run {run_id!r}.{hint}", next="Call list_flows(kind='runs') to see the runs.")
 
     def run_view(self, row: sqlite3.Row, **more: Any) -> RunView:
         """A run's row as a view."""
@@ -343,6 +345,5 @@ def _task_view(row: sqlite3.Row, stage: str, items: Mapping[str, int] | None) ->
 
 
 def _nearest(name: str, known: Sequence[str]) -> str | None:
-
 
     return next(iter(difflib.get_close_matches(name[:128], known, 1)), None)

@@ -11,7 +11,7 @@ NATIVE = "native"
 _LATER = ("strands", "controlflow", "prefect")
 
 
-def choose_engine(framework: str) -> str:
+def choose_engine(framework: object) -> str:
     """The engine for `framework`: `auto` chooses. Raises NotAvailableYet, InvalidArguments."""
     name = framework.strip().lower() if isinstance(framework, str) else ""
     if name in ("auto", NATIVE):

@@ -22,8 +22,8 @@ def explain_plan(plan: Plan, *, flow: FlowView | None, warnings: list[IssueView]
     path, effects = critical_path(plan), side_effects(plan)
     touches = f" It touches the outside in {len(effects)} places." if effects else " It touches nothing outside."
     summary = (
-        f"{view.tasks} tasks in {view.stages} stages, in {len(view.waves)} waves; the longest chain has {len(path)} tasks."
-        + touches
+        f"{view.tasks} tasks in {view.stages} stages, in {len(view.waves)} waves; the longest chain has {len(path)} "
+        f"tasks.{touches}"
     )
     call = f"execute_flow(flow_id={flow.flow_id!r})" if flow else "create_flow(name=..., workflow_def=...)"
     return Explanation(
@@ -111,7 +111,9 @@ class RunExplainer:
             task = plan.tasks[view.name].task
             if view.state == "retrying":
                 found.append(f"{view.name}: the next attempt at {view.next_attempt_at}")
-            elif view.state == "pending" and task.type not in KINDS_WITHOUT_AGENT and self._registry.select(task) is None:
+            elif (
+                view.state == "pending" and task.type not in KINDS_WITHOUT_AGENT and self._registry.select(task) is None
+            ):
                 found.append(f"{view.name}: no agent of this process offers {', '.join(task.required_tools)}")
         return found or None
 
@@ -122,7 +124,9 @@ class RunExplainer:
             first = rows[0]
             failure = {"root_task": first["task"], "attempts": first["attempts"], **json.loads(first["error"])}
             failure.pop("task", None)
-        skipped = [view.name for view in tasks if view.state == "skipped" and (view.reason or "").startswith("upstream")]
+        skipped = [
+            view.name for view in tasks if view.state == "skipped" and (view.reason or "").startswith("upstream")
+        ]
         if skipped:
             failure["skipped"] = skipped
         return failure

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeGuard
@@ -16,7 +17,17 @@ from .agents.registry import AgentRegistry
 from .agents.secrets import SecretVault
 from .answers import Answers
 from .clock import Clock
-from .definition import Catalog, CheckReport, Limits, Plan, WorkflowDefinition, apply_patch, check, is_flow_id, make_flow_id
+from .definition import (
+    Catalog,
+    CheckReport,
+    Limits,
+    Plan,
+    WorkflowDefinition,
+    apply_patch,
+    check,
+    is_flow_id,
+    make_flow_id,
+)
 from .errors import InvalidArguments, Issue
 from .plans import Plans
 from .planview import plan_view
@@ -157,10 +168,8 @@ class Flows:
         if isinstance(raw, WorkflowDefinition):
             raw = raw.as_dict()
         if isinstance(raw, str | bytes):
-            try:
+            with suppress(ValueError, RecursionError):  # the checker says what is wrong with the text
                 raw = json.loads(raw)
-            except (ValueError, RecursionError):
-                pass  # the checker says what is wrong with the text
         if isinstance(raw, Mapping):
             raw = dict(raw)
             if name is not None:
@@ -256,7 +265,9 @@ def _is_large(raw: object) -> bool:
     if isinstance(raw, str | bytes):
         return len(raw) > LARGE_DEFINITION
     stages = raw.get("stages") if isinstance(raw, Mapping) else None
-    count = sum(len(stage.get("tasks") or ()) for stage in stages if isinstance(stage, Mapping)) if _is_list(stages) else 0
+    count = (
+        sum(len(stage.get("tasks") or ()) for stage in stages if isinstance(stage, Mapping)) if _is_list(stages) else 0
+    )
     return count > LARGE_COUNT
 
 
@@ -268,9 +279,7 @@ def _with_hint(issue: Issue, disabled: Mapping[str, str]) -> Issue:
     """An issue about a tool that is only switched off says how to switch it on."""
     if issue.code != "unknown_tool" or issue.got not in disabled:
         return issue
-    return replace(
-        issue, message=f"the tool {issue.got} is off: {disabled[issue.got]}", suggestion=None, patch=None
-    )
+    return replace(issue, message=f"the tool {issue.got} is off: {disabled[issue.got]}", suggestion=None, patch=None)
 
 
 def _digest(content: Mapping[str, Any]) -> str:

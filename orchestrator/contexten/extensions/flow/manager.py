@@ -45,8 +45,8 @@ class FlowManager(Facade):
         flow_id: str | None = None,
         validate_only: bool = False,
     ) -> dict[str, Any]:
-        """Check a definition (a dictionary or JSON text) and save it; answers its `flow_id`, `version`, plan and warnings.
-        Raises InvalidDefinition with all its problems, FlowExists."""
+        """Check a definition (a dictionary or JSON text) and save it; answers its `flow_id`, `version`, plan and
+        warnings. Raises InvalidDefinition with all its problems, FlowExists."""
         service = await self.service()
         saved = await service.create_flow(
             name=name,
@@ -60,7 +60,8 @@ class FlowManager(Facade):
     async def update_flow(
         self, flow_id: str, workflow_def: object | None = None, *, patch: list[dict[str, Any]] | None = None
     ) -> dict[str, Any]:
-        """Save a new version, whole or as an RFC 6902 patch. Raises FlowNotFound, InvalidArguments, InvalidDefinition."""
+        """Save a new version, whole or as an RFC 6902 patch. Raises FlowNotFound, InvalidArguments,
+        InvalidDefinition."""
         service = await self.service()
         return (await service.update_flow(flow_id, workflow_def=workflow_def, patch=patch)).data()
 
@@ -101,7 +102,7 @@ class FlowManager(Facade):
 
     async def get_flow_status(
         self,
-        id: str,  # noqa: A002 - a flow's or a run's, as the seed calls it
+        id: str,
         *,
         detail: Detail = "summary",
         task: str | None = None,

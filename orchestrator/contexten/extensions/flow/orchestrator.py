@@ -46,7 +46,8 @@ class FlowOrchestrator(Facade):
         timeout_s: float | None = None,
         idempotency_key: str | None = None,
     ) -> dict[str, Any]:
-        """Record a run durably and answer at once: `run_id`, `flow_id`, `state`. Raises as `FlowManager.execute_flow`."""
+        """Record a run durably and answer at once: `run_id`, `flow_id`, `state`. Raises as
+        `FlowManager.execute_flow`."""
         service = await self.service()
         run = await service.execute_flow(
             flow_id=flow_id,
@@ -64,15 +65,15 @@ class FlowOrchestrator(Facade):
         self,
         name: str | None = None,
         workflow_def: object | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - the seed's name; it cancels the run, not only this call
+        timeout: float | None = None,
         *,
         flow_id: str | None = None,
         inputs: dict[str, Any] | None = None,
         priority: int | str | None = None,
         framework: str = "auto",
     ) -> dict[str, Any]:
-        """Run a flow to its end; answers the run with its `output`. Raises FlowTimeout after `timeout` seconds, when the
-        run has been cancelled."""
+        """Run a flow to its end; answers the run with its `output`. Raises FlowTimeout after `timeout` seconds, when
+        the run has been cancelled."""
         service = await self.service()
         run = await service.execute_flow(
             flow_id=flow_id, workflow_def=workflow_def, name=name, inputs=inputs, priority=priority, framework=framework

@@ -32,6 +32,12 @@ def parse_priority(value: object) -> int:
         f"{value!r} is no priority.",
         next=f"Use a whole number (lower is more urgent) or one of {', '.join(names)}.",
         issues=[
-            Issue(path="/priority", code="invalid_priority", message="a whole number or a name", expected=names, got=str(value)[:100])
+            Issue(
+                path="/priority",
+                code="invalid_priority",
+                message="a whole number or a name",
+                expected=names,
+                got=str(value)[:100],
+            )
         ],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 
 from .definition import Plan
 from .planview import predecessors
@@ -44,5 +45,3 @@ def taken_over(
         for name, output in outputs
         if name in keep
     )
-
-

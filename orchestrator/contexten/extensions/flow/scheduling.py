@@ -19,7 +19,7 @@ async def change_strategy(
     current: Strategy,
     limit: int,
     strategy: str | None,
-    max_concurrent_flows: int | None,
+    max_concurrent_flows: object,
     dry_run: bool,
     aging_interval_s: float,
     at: float,
@@ -54,7 +54,7 @@ async def change_strategy(
                 )
             ],
         )
-    new_limit = max_concurrent_flows or limit
+    new_limit = max_concurrent_flows if isinstance(max_concurrent_flows, int) else limit
     reordered = chosen.name != current.name
     queued = await store.write(
         partial(_change, chosen=chosen if reordered else None, limit=new_limit, at=at, actor=actor, before=current.name)
@@ -68,9 +68,7 @@ async def change_strategy(
     return chosen, new_limit, effect + "."
 
 
-def _change(
-    tx: Transaction, *, chosen: Strategy | None, limit: int, at: float, actor: str, before: str
-) -> int:
+def _change(tx: Transaction, *, chosen: Strategy | None, limit: int, at: float, actor: str, before: str) -> int:
     if chosen is not None:
         keys = [
             (chosen.key(enqueued_at=created_at, priority=priority), run_id)

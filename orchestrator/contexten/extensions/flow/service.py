@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -36,9 +36,9 @@ from .settings import FlowSettings
 from .states import RunState
 from .store import Committed, Event, NewRun, Refused, Store, StoredText, Submitted
 from .store import runs as changes
+from .store.database import settle_future
 from .store.retention import prune
 from .store.sql import SQL
-from .store.database import settle_future
 from .store.verify import verify
 from .store.writer import translate
 from .strategies import Strategy, strategy_named
@@ -101,9 +101,7 @@ class FlowService:
         self._default_retry = default_retry or RetryPolicy(
             max_attempts=self.settings.max_retries + 1, delay_s=self.settings.retry_delay_s
         )
-        self._store = Store(
-            self.settings.database, durability=self.settings.durability, on_commit=self._on_commit
-        )
+        self._store = Store(self.settings.database, durability=self.settings.durability, on_commit=self._on_commit)
         self._answers = Answers(self._store, self.clock, self._note)
         self._plans = Plans(self._store)
         self.flows = Flows(
@@ -129,7 +127,8 @@ class FlowService:
 
     # Opening and closing
     async def __aenter__(self) -> Self:
-        """Raises StoreBusy, StoreReadOnly, StoreCorrupt, StoreTooNew or StoreError where the database cannot be used."""
+        """Raises StoreBusy, StoreReadOnly, StoreCorrupt, StoreTooNew or StoreError where the database cannot be
+        used."""
         async with AsyncExitStack() as stack:
             await self._store.open()
             stack.push_async_callback(_shielded, self._store.close)
@@ -266,9 +265,8 @@ class FlowService:
         while True:
             before = self.clock.now().timestamp() - self.settings.retention_days * 86400
             try:
-                while await self._store.write(
-                    lambda tx, before=before: prune(tx, ended_before=before, keep=self.settings.retention_runs)
-                ):
+                change = partial(prune, ended_before=before, keep=self.settings.retention_runs)
+                while await self._store.write(change):
                     await self.clock.sleep(0.01)
             except FlowError as error:
                 logger.warning("pruning failed and will be tried again: %s", error)
@@ -340,8 +338,8 @@ class FlowService:
 
     # Runs
     async def execute_flow(self, *, actor: Actor = PYTHON, **request: Unpack[RunRequest]) -> RunView:
-        """Record a run durably and answer at once. Raises FlowNotFound, InvalidDefinition, InvalidInputs, InvalidArguments,
-        IdempotencyConflict, FlowExists, NotAvailableYet."""
+        """Record a run durably and answer at once. Raises FlowNotFound, InvalidDefinition, InvalidInputs,
+        InvalidArguments, IdempotencyConflict, FlowExists, NotAvailableYet."""
         run, plan = await self._prepare(request, actor)
         submitted = await self._submit(run, plan)
         return await self._submitted(run, submitted)
@@ -471,7 +469,8 @@ class FlowService:
         since: str | None = None,
         on_progress: Callable[[RunView], Awaitable[None]] | None = None,
     ) -> RunView:
-        """Wait for the run's end (or for any change after `since`), at most `timeout_s`; then what changed, as `events`.
+        """Wait for the run's end (or for any change after `since`), at most `timeout_s`; then what changed, as
+        `events`.
         The end of waiting is never the end of the run. `on_progress` is called after changes, at most 5 times a second.
 
         Raises RunNotFound, InvalidArguments.
@@ -519,7 +518,8 @@ class FlowService:
         reason: str | None = None,
         actor: Actor = PYTHON,
     ) -> ControlResult:
-        """Cancel, pause, resume, retry or rerun a run. Raises RunNotFound, IllegalMove, TaskNotFound, InvalidArguments."""
+        """Cancel, pause, resume, retry or rerun a run. Raises RunNotFound, IllegalMove, TaskNotFound,
+        InvalidArguments."""
         self._check_open()
         if action not in ACTIONS:
             raise InvalidArguments(f"There is no action {action!r}.", next=f"Use one of {', '.join(ACTIONS)}.")
@@ -605,7 +605,8 @@ class FlowService:
         )
 
     async def task_output(self, run_id: str, task: str) -> str:
-        """A completed task's output as JSON text, whole. Raises RunNotFound, TaskNotFound, IllegalMove (no output yet)."""
+        """A completed task's output as JSON text, whole. Raises RunNotFound, TaskNotFound, IllegalMove (no output
+        yet)."""
         row = await self._answers.row(run_id)
         plan, _ = await self._plans.plan_of(row["flow_id"], row["version"])
         return await self._answers.output(run_id, task, plan)
@@ -661,8 +662,8 @@ class FlowService:
         dry_run: bool = False,
         actor: Actor = PYTHON,
     ) -> StrategyChange:
-        """Change the order of the queue or the limit; both are remembered. Raises InvalidArguments (unknown strategy, with
-        did-you-mean), NotAvailableYet."""
+        """Change the order of the queue or the limit; both are remembered. Raises InvalidArguments (unknown
+        strategy, with did-you-mean), NotAvailableYet."""
         self._check_open()
         before = StrategyState(strategy=self._strategy.name, max_concurrent_flows=self._max_concurrent)
         chosen, limit, effect = await change_strategy(

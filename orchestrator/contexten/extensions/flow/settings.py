@@ -114,9 +114,7 @@ class FlowSettings(BaseSettings):
     retention_runs: int = Field(100_000, ge=1, description="finished runs kept at most")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    @field_validator(
-        "allow_hosts", "allow_paths", "allow_commands", "allow_functions", "tokens", mode="before"
-    )
+    @field_validator("allow_hosts", "allow_paths", "allow_commands", "allow_functions", "tokens", mode="before")
     @classmethod
     def _split_lists(cls, value: Any) -> Any:
         return _split(value)

@@ -73,7 +73,14 @@ RUN_MOVES: dict[RunState, frozenset[RunState]] = {
 
 TASK_MOVES: dict[TaskState, frozenset[TaskState]] = {
     TaskState.PENDING: frozenset(
-        {TaskState.RUNNING, TaskState.WAITING, TaskState.COMPLETED, TaskState.FAILED, TaskState.SKIPPED, TaskState.CANCELLED}
+        {
+            TaskState.RUNNING,
+            TaskState.WAITING,
+            TaskState.COMPLETED,
+            TaskState.FAILED,
+            TaskState.SKIPPED,
+            TaskState.CANCELLED,
+        }
     ),
     TaskState.RUNNING: frozenset(
         {

@@ -24,7 +24,7 @@ class TaskCall:
     parameters: dict[str, Json]
     complexity: float
     preferred_agent_type: str | None
-    output_schema: dict[str, Json] | None = None
+    output_schema: dict[str, Json] | bool | None = None
     secret_names: frozenset[str] = frozenset()
     """The secrets that the parameters were rendered with."""
 

@@ -1,0 +1,1 @@
+"""Execution: what a run does next, and doing it."""

@@ -19,6 +19,7 @@ from .timers import Timers
 logger = logging.getLogger(__name__)
 
 MAX_MESSAGE = 4000  # characters of an error's message: what a journal entry and a reader can use
+MAX_DETAILS = 16_000  # bytes of what it carries besides
 
 
 class Attempt:
@@ -38,6 +39,10 @@ class Attempt:
         self._is_cut_off = False
         self._is_late = False
 
+    def was_cut_off(self) -> bool:
+        """Whether `end` was called."""
+        return self._is_cut_off
+
     def end(self) -> None:
         """Cut the attempt off. Again, if it clings to life."""
         self._is_cut_off = True
@@ -51,7 +56,7 @@ class Attempt:
 
     async def run(self, scope: Scope, *, timers: Timers, vault: SecretVault, max_output_bytes: int) -> Outcome:
         """Make the attempt. Never raises but on cancellation from outside."""
-        if self._is_cut_off:  # before it began
+        if self.was_cut_off():  # before it began
             return CutOff()
         task = self._task = asyncio.current_task()
         timeout_s = self.context.timeout_s
@@ -59,11 +64,11 @@ class Attempt:
         try:
             return await self._work(scope, vault, max_output_bytes)
         except asyncio.CancelledError:
-            if not (self._is_cut_off or self._is_late):
+            if not (self.was_cut_off() or self._is_late):
                 raise
             while task is not None and task.cancelling():
                 task.uncancel()
-            if self._is_cut_off:
+            if self.was_cut_off():
                 return CutOff()
             return Failed(kind="timeout", message=f"The attempt took longer than timeout_s = {timeout_s:g} s.")
         finally:
@@ -99,31 +104,39 @@ class Attempt:
             if self._task is not None and self._task.cancelling():
                 raise
             return Failed(kind="agent_failure", message=f"The agent {self.agent.name!r} cancelled itself.")
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever an agent raises is its attempt's failure
             return self._failure(error, vault)
         return Succeeded(value=value, text=StoredText.of(text))
 
     def _failure(self, error: BaseException, vault: SecretVault) -> Failed:
+        kind = classify(error)
         if isinstance(error, AttemptError):
-            return Failed(
-                kind=error.kind,
-                message=vault.mask(error.message)[:MAX_MESSAGE],
-                details=_json_or_none(vault.mask(error.details), MAX_MESSAGE * 4),
-            )
+            message = _text(error.message, vault)
+            return Failed(kind=kind, message=message, details=_details(vault.mask(error.details)))
         logger.debug(
             "attempt failed",
             extra={"action": "attempt_failed", "run_id": self.context.run_id, "task": self.context.task},
         )
-        name = type(error).__name__
-        text = vault.mask(str(error)).encode("utf-8", "replace").decode()
-        return Failed(kind=classify(error), message=(f"{name}: {text}" if text else name)[:MAX_MESSAGE])
+        name, text = type(error).__name__, _text(error, vault)
+        return Failed(kind=kind, message=(f"{name}: {text}" if text else name)[:MAX_MESSAGE])
 
 
-def _json_or_none(details: Any, max_bytes: int) -> dict[str, Any] | None:
+def _text(value: object, vault: SecretVault) -> str:
+    """What a stranger's exception says, masked, as text that can be kept."""
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001 - `__str__` of a stranger may raise anything
+        return ""
+    return str(vault.mask(text)).encode("utf-8", "replace").decode()[:MAX_MESSAGE]
+
+
+def _details(details: Any) -> dict[str, Any] | None:
     if details is None:
         return None
     try:
-        check_json(details, max_bytes=max_bytes)
+        check_json(details, max_bytes=MAX_DETAILS)
     except NotJson:
         return None
     return details if isinstance(details, dict) else None

@@ -109,18 +109,14 @@ class Conductor:
         return any(execution.has_attempts for execution in self.executions.values())
 
     # Submitting
-    def submit(
-        self, run: NewRun, plan: Plan, settle: Callable[[Submitted | None, BaseException | None], None]
-    ) -> None:
+    def submit(self, run: NewRun, plan: Plan, settle: Callable[[Submitted | None, BaseException | None], None]) -> None:
         """Record a run; where a slot is free and none is queued, start it in the same change."""
         if self._roots >= self.max_concurrent_flows or self._may_have_queued or self._is_claiming or self.is_stopping:
             self.store.submit(partial(_submit, run), settle)
             return
         self._roots += 1
         execution = self.begin(_unclaimed(run), plan, None)
-        change = partial(
-            _submit_and_start, run=run, owner=self.owner, max_concurrent=self.max_concurrent_flows
-        )
+        change = partial(_submit_and_start, run=run, owner=self.owner, max_concurrent=self.max_concurrent_flows)
         execution.start(Opening(change, settle))
 
     # Claiming
@@ -136,7 +132,9 @@ class Conductor:
         self._is_claiming = True
         self._may_have_queued = False
         limit = min(free, CLAIM_BATCH)
-        change = partial(_claim, owner=self.owner, at=self._now(), limit=limit, max_concurrent=self.max_concurrent_flows)
+        change = partial(
+            _claim, owner=self.owner, at=self._now(), limit=limit, max_concurrent=self.max_concurrent_flows
+        )
         self.store.submit(change, partial(self._claimed, limit))
 
     def _claimed(self, limit: int, claimed: list[ClaimedRun] | None, error: BaseException | None) -> None:
@@ -230,7 +228,7 @@ class Conductor:
     # What executions ask for
     def spawn(self, function: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any, name: str) -> None:
         """Run a coroutine function in the conductor's task group."""
-        self._group.create_task(function(*arguments), name=name)
+        self._group.create_task(_guarded(function(*arguments), name), name=name)
 
     def release_agent(self, agent: Agent, task: Task) -> None:
         """Give an agent's place back; whoever waits for one is told."""
@@ -250,6 +248,14 @@ class Conductor:
 
     def _now(self) -> float:
         return self.clock.now().timestamp()
+
+
+async def _guarded(work: Coroutine[Any, Any, Any], name: str) -> None:
+    """A defect in one run's work must not end the others."""
+    try:
+        await work
+    except Exception:
+        logger.exception("%s failed", name)
 
 
 def _submit(run: NewRun, tx: Transaction) -> Submitted:
@@ -288,5 +294,3 @@ def _unclaimed(run: NewRun) -> ClaimedRun:
 
 def _claim(tx: Transaction, *, owner: str, at: float, limit: int, max_concurrent: int) -> list[ClaimedRun]:
     return changes.claim(tx, owner, at, limit=limit, max_concurrent=max_concurrent)
-
-

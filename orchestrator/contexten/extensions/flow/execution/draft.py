@@ -1,4 +1,4 @@
-"""A change of a run while it is put together: moves of tasks, entries for the journal, what to do once it is durable."""
+"""A change of a run while it is put together: moves of tasks, journal entries, what to do once it is durable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Log = tuple[str, str | None, int | None, int | None, str]
 class Draft:
     """One change. `effects` run after its commit, and never if it is refused."""
 
-    __slots__ = ("at", "children", "completed", "effects", "end", "logs", "moves", "reserved", "_last")
+    __slots__ = ("_last", "at", "children", "completed", "effects", "end", "logs", "moves", "reserved")
 
     def __init__(self, at: float) -> None:
         self.at = at

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..definition import Plan
-from ..store import StoredText
 from ..states import RunState
+from ..store import StoredText
 from .outcome import Outcome
 from .unit import Unit
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from ..errors import AttemptError
 from ..definition import Plan, StageNode, TaskNode, Template
+from ..errors import AttemptError
 from ..states import TaskState
 
 
@@ -120,8 +120,7 @@ class Progression:
             task
             for stage in self._plan.stages
             for task in stage.tasks
-            if task in self._failures[stage.name]
-            and (flow_tolerates or stage.continue_on_task_failure) is tolerated
+            if task in self._failures[stage.name] and (flow_tolerates or stage.continue_on_task_failure) is tolerated
         ]
 
     def finish(self, task: str, state: TaskState, reason: str | None = None) -> None:

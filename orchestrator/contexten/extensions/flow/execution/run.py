@@ -17,10 +17,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..definition import NotJson, Plan, Scope, check_json
-from ..errors import AttemptError, StoreError
+from ..errors import AttemptError, FlowError, StoreError
 from ..recovery.retry import RetryPolicy
 from ..states import RunState, TaskState
-from ..store import ClaimedRun, RunMove, StoredText, Submitted, TaskRow, Transaction
+from ..store import ClaimedRun, Refused, RunMove, StoredText, Submitted, TaskRow, Transaction
 from ..store import runs as changes
 from .draft import Draft, End
 from .host import Host
@@ -194,11 +194,12 @@ class RunExecution:
         return fan.units.get(item) if fan is not None else None
 
     async def _resume_child(self, unit: Unit, claimed: ClaimedRun) -> None:
-        unit.is_preparing = True
         try:
             plan, _ = await self.host.plans.plan_of(claimed.flow_id, claimed.version)
-        finally:
-            unit.is_preparing = False
+        except FlowError as error:
+            failure = Failed(kind="invalid", message=error.message).as_json(task="", attempt=0)
+            self.post(ChildEnded(unit, RunState.FAILED, None, failure))
+            return
         if not self._is_over:
             self.adopt(unit, claimed, plan)
             self._turn()
@@ -290,7 +291,8 @@ class RunExecution:
         self._in_flight = False
         if error is not None:
             self._give_back(draft)
-            logger.warning("run %s is no longer ours: %s", self.run_id, error, extra={"run_id": self.run_id})
+            level = logging.WARNING if isinstance(error, Refused) else logging.ERROR
+            logger.log(level, "run %s is driven no more here: %s", self.run_id, error, extra={"run_id": self.run_id})
             self.lose()
             return
         if logger.isEnabledFor(logging.DEBUG):
@@ -327,9 +329,7 @@ class RunExecution:
                 extra={"action": f"task.{row.state}", "run_id": self.run_id, "task": row.task},
             )
         if move.to is not None:
-            logger.debug(
-                "run %s: %s", self.run_id, move.to, extra={"action": f"run.{move.to}", "run_id": self.run_id}
-            )
+            logger.debug("run %s: %s", self.run_id, move.to, extra={"action": f"run.{move.to}", "run_id": self.run_id})
 
     def _leave(self, move: RunMove | None = None) -> None:
         self._is_over = True
@@ -344,9 +344,9 @@ class RunExecution:
         if self.parent is not None:
             ended = None
             if move is not None and move.to is not None and move.to.is_terminal:
-                unit = self.parent._unit_of_child(self.claimed)  # noqa: SLF001 - the same class
-                if unit is not None:
-                    ended = ChildEnded(unit, move.to, move.output, move.error)
+                waiting = self.parent._unit_of_child(self.claimed)  # noqa: SLF001 - the same class
+                if waiting is not None:
+                    ended = ChildEnded(waiting, move.to, move.output, move.error)
             self.parent.child_left(self, ended)
 
     # Messages
@@ -584,10 +584,9 @@ class RunExecution:
                 if not unit.row.state.is_terminal:
                     draft.move(unit, TaskState.CANCELLED, reason=reason)
         for name, node in self.plan.tasks.items():
-            unit = self.units.get(name) or Unit(TaskRow(name), node)
-            self.units[name] = unit
-            if not unit.row.state.is_terminal:
-                draft.move(unit, TaskState.CANCELLED, reason=reason)
+            own = self.units.setdefault(name, Unit(TaskRow(name), node))
+            if not own.row.state.is_terminal:
+                draft.move(own, TaskState.CANCELLED, reason=reason)
         failed = self.progression.failures(tolerated=False) + self.progression.failures(tolerated=True)
         draft.end = End(end.to, error=end.error, reason=end.reason, failed_tasks=failed)
 
@@ -616,8 +615,6 @@ class RunExecution:
 
 def _advance(move: RunMove, tx: Transaction) -> Any:
     return changes.advance(tx, move)
-
-
 
 
 def _open(submit: Callable[[Transaction], Submitted], move: RunMove, tx: Transaction) -> Submitted:

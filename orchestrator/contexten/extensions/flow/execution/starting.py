@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections import deque
@@ -19,7 +20,7 @@ from ..store import ClaimedRun, NewRun, StoredText, TaskRow
 from .attempt import Attempt
 from .draft import Draft
 from .messages import AttemptEnded, Logged, SubflowReady
-from .outcome import Failed
+from .outcome import Failed, Outcome
 from .progression import Verdict
 from .unit import Fan, Unit
 
@@ -200,6 +201,7 @@ class Starter:
 
     async def _work(self, unit: Unit, attempt: Attempt) -> None:
         host = self._host
+        outcome: Outcome
         try:
             outcome = await attempt.run(
                 self._scope(unit),
@@ -207,6 +209,11 @@ class Starter:
                 vault=host.vault,
                 max_output_bytes=host.settings.max_output_bytes,
             )
+        except asyncio.CancelledError:
+            if host.is_stopping:  # the whole service is torn down
+                raise
+            _uncancel()
+            outcome = Failed(kind="agent_failure", message=f"The agent {attempt.agent.name!r} cancelled itself.")
         finally:
             unit.attempt = None
             host.release_agent(attempt.agent, unit.node.task)
@@ -311,13 +318,13 @@ class Starter:
             message = SubflowReady(unit, flow_id, None, problem=error.message)
         except FlowError as error:
             message = SubflowReady(unit, flow_id, None, problem=error.message)
-        unit.is_preparing = False
         run.post(message)
 
     def start_subflow(self, message: SubflowReady, draft: Draft) -> None:
         """Record a sub-flow's run together with the task that waits for it."""
         unit, plan, run = message.unit, message.plan, self._run
         row = unit.row
+        unit.is_preparing = False
         if plan is None:
             self._run.fail(unit, Failed(kind="invalid", message=message.problem), draft, final=True)
             return
@@ -369,6 +376,12 @@ class Starter:
         )
         draft.children.append(child)
         draft.effects.append(partial(run.adopt, unit, claimed, plan))
+
+
+def _uncancel() -> None:
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
 
 
 def _depth(run: RunExecution) -> int:

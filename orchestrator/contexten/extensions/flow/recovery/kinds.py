@@ -69,7 +69,10 @@ def classify(exc: BaseException) -> str:
     Exception and RuntimeError, which tell nothing, are an agent's failure; any other class is its name in
     snake case (`CustomError` is custom_error). A group counts as its members where they agree.
     """
-    own = getattr(exc, "kind", None)
+    try:
+        own = getattr(exc, "kind", None)
+    except Exception:  # noqa: BLE001 - a property of a stranger's exception may raise anything
+        own = None
     if isinstance(own, str) and _KIND.fullmatch(own):
         return str(own)
     if isinstance(exc, BaseExceptionGroup):

@@ -149,7 +149,7 @@ class Store:
             self._write_lock,
             wal=Path(f"{self.path}-wal"),
             schema_level=SCHEMA_LEVEL,
-            deliver=lambda function: loop.call_soon_threadsafe(function) and None,
+            deliver=loop.call_soon_threadsafe,
             on_commit=self._on_commit,
         )
         self._writer.start()
@@ -185,7 +185,7 @@ class Store:
                 self.path, isolation_level=None, check_same_thread=False, cached_statements=256
             )
             try:
-                os.chmod(self.path, 0o600)
+                self.path.chmod(0o600)
                 connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
                 connection.execute("PRAGMA journal_mode = WAL").fetchall()
                 full = self._durability == "power"
@@ -296,7 +296,7 @@ class Store:
         if self._reader is None:
             raise StoreError("The database is closed.")
         try:
-            return list(await self._reader.execute_fetchall(sql, parameters))  # type: ignore[arg-type]  # aiosqlite's annotation leaves mappings out
+            return list(await self._reader.execute_fetchall(sql, parameters))
         except sqlite3.Error as error:
             raise translate(error) from error
 
@@ -310,9 +310,7 @@ class Store:
         total = 0
         for suffix in ("", "-wal"):
             try:
-                total += os.stat(f"{self.path}{suffix}").st_size
+                total += Path(f"{self.path}{suffix}").stat().st_size
             except OSError:
                 continue
         return total
-
-

@@ -164,7 +164,8 @@ SELECT flow_id, fence FROM runs WHERE run_id = ?
 UPDATE runs SET cursor = ? WHERE run_id = ?
 
 -- name: count_interruptions
-UPDATE tasks SET interruptions = interruptions + 1 WHERE run_id = ? AND state = 'running' AND attempts > 0
+UPDATE tasks SET interruptions = interruptions + 1, agent = NULL
+WHERE run_id = ? AND state = 'running' AND agent IS NOT NULL -- an agent says that an attempt is in flight
 
 -- name: read_flow
 SELECT flows.flow_id, flows.name, flows.description, flows.version, flows.tags, flows.listed, flows.created_at,
@@ -293,7 +294,7 @@ SELECT runs.run_id, runs.state FROM runs JOIN tasks ON tasks.run_id = runs.paren
 WHERE runs.parent_run_id = ? AND tasks.state = 'waiting' ORDER BY runs.seq
 
 -- name: forget_attempts
-UPDATE tasks SET attempts = attempts - 1 WHERE run_id = ? AND state = 'running' AND attempts > 0
+UPDATE tasks SET attempts = attempts - 1, agent = NULL WHERE run_id = ? AND state = 'running' AND agent IS NOT NULL
 
 -- name: count_queued
 SELECT count(*) FROM runs WHERE state = 'scheduled' AND parent_run_id IS NULL

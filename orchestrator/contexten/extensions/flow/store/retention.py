@@ -1,4 +1,5 @@
-"""Pruning: finished runs and their events go when they are too old or too many. What is not terminal is never touched."""
+"""Pruning: finished runs and their events go when they are too old or too many. What is not terminal is never
+touched."""
 
 from __future__ import annotations
 

@@ -273,7 +273,8 @@ def _claim_one(tx: Transaction, run_id: str, flow_id: str, owner: str, at: float
 
 
 def take_over(tx: Transaction, owner: str, at: float) -> list[ClaimedRun]:
-    """Take every running run whose owner is gone. Its tasks in flight were cut off: a crash counts, a release does not."""
+    """Take every running run whose owner is gone. Its tasks in flight were cut off: a crash counts, a release does
+    not."""
     taken = []
     for run_id, former in tx.rows(SQL["abandoned_runs"], (owner,)):
         _take_over_one(tx, run_id, owner, former, at)
@@ -437,9 +438,7 @@ def request(
             cursor = tx.event("run.pause_withdrawn", at, run_id=run_id, flow_id=flow_id, actor=actor)
             tx.execute(SQL["set_request"], (None, None, cursor, run_id))
             return state
-        raise IllegalMove(
-            f"The run {run_id} is {state}, not paused.", next=f"Call get_flow_status(run_id={run_id!r})."
-        )
+        raise IllegalMove(f"The run {run_id} is {state}, not paused.", next=f"Call get_flow_status(run_id={run_id!r}).")
     if action == "pause" and (state is RunState.PAUSED or pending is not None):
         if pending == "cancel":
             raise IllegalMove(f"The run {run_id} is being cancelled.", next=f"Call wait_for_flow(run_id={run_id!r}).")
@@ -447,9 +446,7 @@ def request(
     data = json.dumps({"reason": reason}) if reason else None
     if state is RunState.RUNNING:
         if pending != action:
-            cursor = tx.event(
-                f"run.{action}_requested", at, run_id=run_id, flow_id=flow_id, actor=actor, data=data
-            )
+            cursor = tx.event(f"run.{action}_requested", at, run_id=run_id, flow_id=flow_id, actor=actor, data=data)
             tx.execute(SQL["set_request"], (action, reason, cursor, run_id))
         return state
     if action == "pause":

@@ -1,8 +1,8 @@
 """Group commit: one thread owns the write connection and makes many changes durable with one flush.
 
-A change is a function run on that thread; it may be run twice, so it does nothing but SQL. All changes that wait are run
-in one transaction; a refused one fails alone, a failed commit fails its whole group. Who submitted a change hears of it after
-the commit: memory follows the disk.
+A change is a function run on that thread; it may be run twice, so it does nothing but SQL. All changes that wait are
+run in one transaction; a refused one fails alone, a failed commit fails its whole group. Who submitted a change
+hears of it after the commit: memory follows the disk.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Transaction:
 
     def event(
         self,
-        type: str,  # noqa: A002 - the journal's word
+        type: str,
         at: float,
         *,
         run_id: str | None = None,
@@ -149,7 +149,7 @@ class Writer:
         *,
         wal: Path,
         schema_level: int,
-        deliver: Callable[[Callable[[], None]], None],
+        deliver: Callable[[Callable[[], None]], object],
         on_commit: Callable[[Committed], None],
     ) -> None:
         """`deliver` runs a function on the submitting thread; `on_commit` is called there before results settle."""
@@ -287,9 +287,7 @@ class Writer:
                 transaction.execute("RELEASE change")
                 results.append((pending, result, None))
 
-    def _settle(
-        self, committed: Committed | None, results: list[Result]
-    ) -> None:
+    def _settle(self, committed: Committed | None, results: list[Result]) -> None:
         if committed is not None and (committed.events or committed.foreign):
             self._on_commit(committed)
         for pending, result, error in results:
@@ -308,4 +306,3 @@ class Writer:
                 self._lock.release()
         except (sqlite3.Error, FlowError) as error:
             logger.warning("the journal of SQLite could not be folded in; it will be tried again: %s", error)
-

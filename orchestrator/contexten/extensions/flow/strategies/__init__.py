@@ -35,9 +35,9 @@ AVAILABLE = (SchedulingStrategy.FIFO, SchedulingStrategy.PRIORITY)
 
 
 def strategy_named(name: object, *, aging_interval_s: float) -> Strategy:
-    """The strategy of that name. Raises InvalidArguments where there is none, NotAvailableYet where it is not here yet."""
+    """The strategy of that name. Raises InvalidArguments where there is none, NotAvailableYet for a later version's."""
     try:
-        member = SchedulingStrategy(name)
+        member = SchedulingStrategy(str(name))
     except ValueError:
         known = [str(strategy) for strategy in AVAILABLE]
         raise InvalidArguments(

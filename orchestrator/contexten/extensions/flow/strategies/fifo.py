@@ -8,6 +8,6 @@ class Fifo:
 
     name = "fifo"
 
-    def key(self, *, enqueued_at: float, priority: int) -> float:  # noqa: ARG002 - the seam's signature
+    def key(self, *, enqueued_at: float, priority: int) -> float:
         """The time of submission."""
         return enqueued_at

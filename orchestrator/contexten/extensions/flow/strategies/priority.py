@@ -7,7 +7,8 @@ class Priority:
     """More urgent runs start first; waiting makes a run more urgent by one level each `aging_interval_s` seconds.
 
     Aging (A. Silberschatz, P. Galvin, G. Gagne, "Operating System Concepts", on priority scheduling): the effective
-    priority of a run at time t is priority - (t - enqueued_at) / aging_interval_s. All runs age at the same rate, so the
+    priority of a run at time t is priority - (t - enqueued_at) / aging_interval_s. All runs age at the same rate, so
+    the
     order of two never changes, and a key fixed at submission orders them: enqueued_at + priority * aging_interval_s.
     """
 
