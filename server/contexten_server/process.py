@@ -1,7 +1,8 @@
-"""The process around a transport: the service is opened once and closed in bounded time, whatever the transport does."""
+"""The process around a transport: the service is opened once, and closed in bounded time whatever happens."""
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -90,6 +91,8 @@ async def _run(plan: Plan, serve: Serve) -> None:
                 await _head_start(opening, stop)
             if not stop.is_asked:
                 await anyio.to_thread.run_sync(_import_library)
+                gc.freeze()  # what has been imported stays
+                gc.enable()
                 async with _make_service(plan) as service:
                     await updates.start(service)
                     opening.open(service)

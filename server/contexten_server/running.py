@@ -6,6 +6,7 @@ loaded.
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -80,6 +81,7 @@ def _serve_stdio(settings: FlowSettings, *, read_only: bool, toolsets: Sequence[
     from contexten_server.standard_streams import claim_standard_streams
 
     wire = claim_standard_streams()
+    gc.disable()  # until the server serves: imports make no garbage, and looking for it takes a tenth of their time
     configure_logging(settings.log_level)
     from contexten_server.process import Opened, Plan, run_process
     from contexten_server.stdio import serve_stdio

@@ -125,6 +125,7 @@ class World:
             "program": program,
         }
         life = self.lives.live(job, kill_after_s=kill_after_s)
+        assert life.was_killed or life.status == 0, self.log()
         self.acknowledged += life.acknowledged
         self._check(done_before)
         return life
@@ -198,6 +199,10 @@ class World:
         """Of the only run of that flow."""
         ((text,),) = self.rows("SELECT output FROM runs WHERE flow_id = ?", flow)
         return json.loads(text)
+
+    def outputs(self, flow: str) -> list[Any]:
+        """Of all runs of that flow."""
+        return [json.loads(text) for (text,) in self.rows("SELECT output FROM runs WHERE flow_id = ?", flow)]
 
     def log(self) -> str:
         path = self.folder / "log"

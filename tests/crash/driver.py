@@ -107,8 +107,9 @@ class Ledger:
     agent_type = "test"
     tools = ("work",)
 
-    def __init__(self, path: Path, kill: Kill, capacity: int) -> None:
+    def __init__(self, path: Path, kill: Kill, capacity: int, held: list[str]) -> None:
         self.capacity = capacity
+        self._held = frozenset(held)  # tasks that do not end in this life
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._kill = kill
         self._changed = anyio.Event()
@@ -141,8 +142,8 @@ class Ledger:
         if does.get("cling"):
             with suppress(asyncio.CancelledError):
                 await anyio.sleep_forever()
-            await asyncio.sleep(does["cling"])
-        if does.get("hold"):
+            await anyio.sleep_forever()
+        if context.task in self._held and (line["item"] < 0 or line["item"] in does.get("held_items", [line["item"]])):
             await anyio.sleep_forever()
         if context.attempt <= does.get("failures", 0):
             raise ConnectionError(f"try {context.attempt} fails")
@@ -155,12 +156,13 @@ class Life:
     def __init__(self, job: dict[str, Any]) -> None:
         self.job = job
         self.kill = Kill(**job.get("kill", {}))
-        self.ledger = Ledger(Path(job["ledger"]), self.kill, job.get("capacity", 100))
+        self.ledger = Ledger(Path(job["ledger"]), self.kill, job.get("capacity", 100), job.get("held", []))
         self.settings = FlowSettings(
             database=Path(job["database"]),
             retry_delay_s=0.01,
             stop_grace_s=job.get("stop_grace_s", 0.2),
             cancel_grace_s=job.get("cancel_grace_s", 1.0),
+            max_interruptions=job.get("max_interruptions", 5),
             max_concurrent_flows=job.get("max_concurrent_flows", 100),
         )
 
@@ -204,6 +206,16 @@ class Life:
                 return
             await self.service.wait(run_id, until="change", since=view.cursor)
 
+    async def item_state(self, flow_id: str, task: str, item: int, wanted: str) -> None:
+        run_id = await self._latest(flow_id)
+        since = None
+        while True:
+            view = await self.service.wait(run_id, until="change", since=since)
+            since = view.cursor
+            for event in await self.service.events(run_id):
+                if (event.type, event.task, event.item) == (f"task.{wanted}", task, item):
+                    return
+
     async def finish(self) -> None:
         """Until every run that is not paused has ended."""
         for run_id, state in await self._runs():
@@ -230,9 +242,13 @@ class Life:
                 return found
 
     async def _latest(self, flow_id: str) -> str:
-        run_id = await self.service.latest_run_id(flow_id)
-        assert run_id is not None
-        return run_id
+        """The newest run of the flow, a sub-flow's too; it is waited for."""
+        while True:
+            page = await self.service.list_runs(flow_id=flow_id, limit=1)
+            if page.runs:
+                return page.runs[0].run_id
+            parent = (await self.service.list_runs(limit=1)).runs[0]
+            await self.service.wait(parent.run_id, until="change", since=parent.cursor, timeout_s=1)
 
 
 def _live(job: dict[str, Any]) -> NoReturn:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import psutil
 
-from .errors import FlowTimeout
+from .errors import Closing, FlowTimeout, IllegalMove
 from .executor import FlowExecutor
 from .settings import FlowSettings
 from .sharing import Facade
+from .submission import check_timeout
 
 
 class FlowOrchestrator(Facade):
@@ -74,13 +76,17 @@ class FlowOrchestrator(Facade):
     ) -> dict[str, Any]:
         """Run a flow to its end; answers the run with its `output`. Raises FlowTimeout after `timeout` seconds, when
         the run has been cancelled."""
+        check_timeout(timeout)
         service = await self.service()
         run = await service.execute_flow(
             flow_id=flow_id, workflow_def=workflow_def, name=name, inputs=inputs, priority=priority, framework=framework
         )
         ended = await service.wait(run.run_id, timeout_s=timeout)
         if ended.next_poll_s > 0:
-            await service.control(run.run_id, "cancel", reason=f"not done within {timeout:g} s")
+            if timeout is None:
+                raise Closing(f"The service closed while the run {run.run_id} was under way; it goes on later.")
+            with suppress(IllegalMove):  # it ended just now
+                await service.control(run.run_id, "cancel", reason=f"not done within {timeout:g} s")
             ended = await service.wait(run.run_id, timeout_s=self.settings.cancel_grace_s + 5)
             if ended.state != "completed":
                 raise FlowTimeout(

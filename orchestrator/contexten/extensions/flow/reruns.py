@@ -34,10 +34,25 @@ def downstream(plan: Plan, task: str) -> set[str]:
 
 
 def taken_over(
-    outputs: Collection[tuple[str, StoredText]], old: Plan, new: Plan, *, again: str | None, at: float
+    outputs: Collection[tuple[str, StoredText]],
+    old: Plan,
+    new: Plan,
+    *,
+    settled: Collection[str],
+    again: str | None,
+    at: float,
 ) -> tuple[TaskRow, ...]:
-    """Rows of completed tasks for the new run; of rerun_from (`again`) only what is not after that task."""
+    """Rows of completed tasks for the new run; of rerun_from (`again`) only what is not after that task.
+
+    `settled` are the tasks whose end will not be another one: completed, or skipped by a condition. What depends on
+    any other task runs again with it.
+    """
     keep = unchanged_tasks(old, new)
+    unsettled = old.tasks.keys() - set(settled)
+    for name in new.order:
+        if new.tasks[name].requires & unsettled:
+            unsettled.add(name)
+            keep.discard(name)
     if again is not None:
         keep -= downstream(new, again)
     return tuple(

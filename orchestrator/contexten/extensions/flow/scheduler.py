@@ -83,8 +83,8 @@ class FlowScheduler(Facade):
                     counts = dict(connection.execute(SQL["count_runs"]).fetchall())
                     remembered = connection.execute(SQL["setting"], ("strategy",)).fetchone()
                     strategy = remembered[0] if remembered else strategy
-                except sqlite3.OperationalError:
-                    counts = {}  # the file is there, its tables are not yet
+                except sqlite3.DatabaseError:
+                    counts = {}  # its tables are not there yet, or it is no database
         return {
             "running": self.is_open,
             "strategy": strategy,

@@ -56,9 +56,15 @@ async def change_strategy(
         )
     new_limit = max_concurrent_flows if isinstance(max_concurrent_flows, int) else limit
     reordered = chosen.name != current.name
-    queued = await store.write(
-        partial(_change, chosen=chosen if reordered else None, limit=new_limit, at=at, actor=actor, before=current.name)
+    change = partial(
+        _change,
+        chosen=None if strategy is None else chosen,
+        is_new=reordered,
+        limit=None if max_concurrent_flows is None else new_limit,
+        at=at,
+        actor=actor,
     )
+    queued = await store.write(change)
     effect = f"{queued} queued runs"
     effect += f" are now ordered by {chosen.name}" if reordered else f" stay ordered by {chosen.name}"
     if new_limit != limit:
@@ -68,15 +74,25 @@ async def change_strategy(
     return chosen, new_limit, effect + "."
 
 
-def _change(tx: Transaction, *, chosen: Strategy | None, limit: int, at: float, actor: str, before: str) -> int:
+def requeue(tx: Transaction, strategy: Strategy) -> None:
+    """Give every run that is not over the key of a strategy, and remember whose keys they are."""
+    keys = [
+        (strategy.key(enqueued_at=created_at, priority=priority), run_id)
+        for run_id, priority, created_at in tx.rows(SQL["requeue_all"])
+    ]
+    tx.cursor.executemany(SQL["set_queue_key"], keys)
+    tx.execute(SQL["put_setting"], ("queue_keys", strategy.name))
+
+
+def _change(tx: Transaction, *, chosen: Strategy | None, is_new: bool, limit: int | None, at: float, actor: str) -> int:
+    data: dict[str, object] = {}
     if chosen is not None:
-        keys = [
-            (chosen.key(enqueued_at=created_at, priority=priority), run_id)
-            for run_id, priority, created_at in tx.rows(SQL["requeue_all"])
-        ]
-        tx.cursor.executemany(SQL["set_queue_key"], keys)
+        if is_new:
+            requeue(tx, chosen)
         tx.execute(SQL["put_setting"], ("strategy", chosen.name))
-    tx.execute(SQL["put_setting"], ("max_concurrent_flows", str(limit)))
-    data = {"strategy": chosen.name if chosen else before, "max_concurrent_flows": limit}
+        data["strategy"] = chosen.name
+    if limit is not None:
+        tx.execute(SQL["put_setting"], ("max_concurrent_flows", str(limit)))
+        data["max_concurrent_flows"] = limit
     tx.event("scheduler.changed", at, actor=actor, data=json.dumps(data))
     return int(tx.row(SQL["count_queued"])[0])

@@ -26,12 +26,13 @@ from .definition import Plan
 from .engines import engine_views
 from .errors import Closing, FlowError, IllegalMove, InvalidArguments, TaskNotFound
 from .execution.conductor import Conductor
+from .execution.progression import UPSTREAM
 from .explaining import RunExplainer, explain_plan
 from .flows import Flows
 from .plans import Plans
 from .recovery.retry import RetryPolicy
 from .reruns import taken_over
-from .scheduling import change_strategy
+from .scheduling import change_strategy, requeue
 from .settings import FlowSettings
 from .states import RunState
 from .store import Committed, Event, NewRun, Refused, Store, StoredText, Submitted
@@ -152,6 +153,9 @@ class FlowService:
                     group=group,
                 )
                 self._conductor.max_concurrent_flows = self._max_concurrent
+                keys = await self._store.row(SQL["setting"], ("queue_keys",))
+                if keys is None or keys[0] != self._strategy.name:
+                    await self._store.write(partial(requeue, strategy=self._strategy))
                 await self._conductor.start()
                 stack.callback(group.create_task(self._prune(), name="prune").cancel)
             stack.callback(group.create_task(self._follow(), name="follow").cancel)
@@ -198,6 +202,12 @@ class FlowService:
         self.registry.add(agents)
         if self._conductor is not None:
             self._conductor.agents_changed()
+
+    def set_default_retry(self, policy: RetryPolicy) -> None:
+        """From now on how tasks without `retry` are tried again."""
+        self._default_retry = policy
+        if self._conductor is not None:
+            self._conductor.default_retry = policy
 
     def _check_open(self) -> None:
         if not self._is_open:
@@ -574,7 +584,14 @@ class FlowService:
             (name, StoredText(text, digest, size or 0))
             for name, text, digest, size in await self._store.rows(SQL["read_outputs"], (run_id,))
         ]
-        rows = taken_over(outputs, old, flow.plan, again=task if action == "rerun_from" else None, at=at)
+        tasks, _ = await self._answers.tasks(run_id, old, 0)
+        settled = [
+            view.name
+            for view in tasks
+            if view.state == "completed" or (view.state == "skipped" and not (view.reason or "").startswith(UPSTREAM))
+        ]
+        again = task if action == "rerun_from" else None
+        rows = taken_over(outputs, old, flow.plan, settled=settled, again=again, at=at)
         run = NewRun(
             run_id=make_id("run_", at),
             flow_id=flow.flow_id,

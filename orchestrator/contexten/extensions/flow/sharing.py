@@ -48,6 +48,11 @@ class _Core:
         """Until the service is open. Raises what opening it raised."""
         await asyncio.shield(self._opened)
 
+    async def closed(self) -> None:
+        """Until the service is closed."""
+        await asyncio.wait([self._task])
+        await asyncio.sleep(0)  # whoever closed it forgets it first
+
     async def close(self) -> None:
         """Close the service and wait for it."""
         self._close.set()
@@ -63,11 +68,14 @@ _cores: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Path, _Core]] = WeakKe
 async def _acquire(settings: FlowSettings, agents: Any, default_retry: RetryPolicy | None) -> _Core:
     cores = _cores.setdefault(asyncio.get_running_loop(), {})
     path = settings.database.expanduser().absolute()
-    core = cores.get(path)
+    while (core := cores.get(path)) is not None and not core.users:
+        await core.closed()
     if core is None:
         core = cores[path] = _Core(FlowService(settings, agents=agents, default_retry=default_retry))
     else:
         core.service.add_agents(agents)
+        if default_retry is not None:
+            core.service.set_default_retry(default_retry)
     core.users += 1
     try:
         await core.opened()
@@ -82,9 +90,11 @@ async def _release(core: _Core) -> None:
     if core.users:
         return
     cores = _cores.get(asyncio.get_running_loop(), {})
-    for path in [path for path, other in cores.items() if other is core]:
-        del cores[path]
-    await core.close()
+    try:
+        await core.close()
+    finally:
+        for path in [path for path, other in cores.items() if other is core]:
+            del cores[path]
 
 
 class Facade:

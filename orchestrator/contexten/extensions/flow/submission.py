@@ -72,7 +72,8 @@ def new_run(
     text = encode_inputs(flow.plan, request.get("inputs"), settings)
     check_agents(flow.plan, registry)
     now = clock.now().timestamp()
-    content = json.dumps([flow.version, text, level, engine, timeout_s], sort_keys=True)
+    version = request.get("version") if request.get("workflow_def") is None else flow.version
+    content = json.dumps([version, text, level, engine, timeout_s], sort_keys=True)
     return NewRun(
         run_id=make_id("run_", now),
         flow_id=flow.flow_id,

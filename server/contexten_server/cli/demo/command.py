@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +16,9 @@ from contexten_server.cli.conduct import conduct
 from contexten_server.cli.exits import Exit
 from contexten_server.cli.options import Json
 from contexten_server.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PICTURE_WIDTH = 104
 """Columns of a recorded picture: as wide as the widest line, so that a page shows it without scrolling."""
@@ -43,6 +47,7 @@ def demo(
 async def _demo(screen: Screen, folder: Path, record: Path | None, *, kept: bool) -> Exit:
     import io
 
+    import anyio
     from rich.console import Console
 
     from contexten_server.cli.demo.story import tell
@@ -57,7 +62,12 @@ async def _demo(screen: Screen, folder: Path, record: Path | None, *, kept: bool
     if kept:
         console.print(f"Kept for you: contexten-flow list --db {folder / 'flow.sqlite3'}", style="bright_black")
     if record:
-        console.save_svg(str(record), title="contexten-flow demo")
+        await anyio.Path(record).write_text(_picture(console), encoding="utf-8")
     if screen.as_json:
         screen.data(proof)
     return Exit.OK
+
+
+def _picture(console: Console) -> str:
+    """What was shown, as an SVG that loads nothing from elsewhere: any monospace font will do."""
+    return re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title="contexten-flow demo"), flags=re.DOTALL)

@@ -36,7 +36,7 @@ class Tally:
 
 
 class Source:
-    """Serves `/years/<year>.json` at once and `/quarters/<year>-<1..4>.json` after a while, as a slow service would."""
+    """Serves `/years/<year>.json` and `/quarters/<year>-<1..4>.json` after a while, as a slow service would."""
 
     def __init__(self, *, delay_s: float) -> None:
         self.delay_s = delay_s
@@ -62,11 +62,11 @@ class Source:
     def answer(self, path: str) -> list[dict[str, Any]] | None:
         """The records that a path stands for; None where it stands for none."""
         self.tally.count(path)
+        time.sleep(self.delay_s)
         kind, _, name = path.strip("/").removesuffix(".json").partition("/")
         if kind == "years":
             found = [day for day in self.days if str(day["year"]) == name]
         elif kind == "quarters":
-            time.sleep(self.delay_s)
             year, _, quarter = name.partition("-")
             found = [
                 day

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.padding import Padding
 from rich.rule import Rule
+from rich.table import Table
 from rich.text import Text
 
 from contexten_server.cli.demo.served import DemoFailed, Served, served
@@ -76,8 +77,13 @@ async def _watch(console: Console, server: Served, run: dict[str, Any]) -> dict[
             _show_event(console, event)
         cursor = news["cursor"]
 
+    shown = -1
+
     async def show_progress(progress: float, total: float | None, message: str | None) -> None:
-        _show_progress(console, progress, total, message)
+        nonlocal shown
+        if int(progress) != shown:
+            shown = int(progress)
+            _show_progress(console, shown, int(total or progress), message)
 
     async with anyio.create_task_group() as group, server.client.listen(resource_subscriptions=[uri]) as changes:
         _say(console, "subscribe", f"{uri}: each change is pushed")
@@ -98,9 +104,10 @@ async def _watch(console: Console, server: Served, run: dict[str, Any]) -> dict[
 
 
 async def _crash_and_resume(console: Console, folder: Path, address: str, source: Source) -> dict[str, Any]:
+    console.print()
     console.print(Rule("2  The server is killed in mid-run", align="left", style="cyan"))
     definition = _definition("rain-by-quarter")
-    run_id = ""
+    before: dict[str, Any] = {}
     # The session ends with the server: how the client puts that is no concern of the story.
     with suppress(MCPError, OSError, anyio.ClosedResourceError, anyio.BrokenResourceError):
         async with served(folder, address) as server:
@@ -115,18 +122,18 @@ async def _crash_and_resume(console: Console, folder: Path, address: str, source
             done = before["progress"]
             fate = f"process {server.process.pid} is gone at {done['completed']}/{done['total']} tasks, one in flight"
             _say(console, "kill -9", fate, "red")
+    console.print()
     console.print(Rule("3  Another server opens the database: the run goes on by itself", align="left", style="cyan"))
     async with served(folder, address) as server:
-        start = await server.call("get_flow_status", {"run_id": run_id})
-        _say(console, "server", f"started again as {server.process.pid}; nobody has to ask for the run")
-        ended = await _watch(console, server, start)
-        tasks = (await server.call("get_flow_status", {"run_id": run_id, "detail": "tasks"}))["tasks"]
+        _say(console, "server", f"started again as process {server.process.pid}; nobody has to ask for the run")
+        ended = await _watch(console, server, before)
+        tasks = (await server.call("get_flow_status", {"run_id": ended["run_id"], "detail": "tasks"}))["tasks"]
     return _judge(console, ended, tasks, source)
 
 
 def _judge(console: Console, ended: dict[str, Any], tasks: list[dict[str, Any]], source: Source) -> dict[str, Any]:
     """Compare what the journal says with what the source saw. Raises DemoFailed where a finished task was redone."""
-    table = plain_table("task", "state", "tries in the journal", "requests at the source", "")
+    table = plain_table("task", "state", "tries", "requests", "")
     rows = []
     crashed_at = LAST_BEFORE_THE_CRASH.removesuffix(".json").rpartition("/")[2].replace("-", "_")
     for task in tasks:
@@ -134,20 +141,20 @@ def _judge(console: Console, ended: dict[str, Any], tasks: list[dict[str, Any]],
         requests = source.tally.requests[f"/quarters/{quarter.replace('_', '-')}.json"]
         in_flight = quarter == crashed_at
         rows.append({"task": task["name"], "state": task["state"], "attempts": task["attempts"], "requests": requests})
-        remark = "in flight when the server died: tried again" if in_flight else "once"
+        remark = "in flight when the server died" if in_flight else ""
         table.add_row(
             task["name"],
             Text(f"{STATE_MARKS[task['state']]} {task['state']}", style=STATE_STYLES[task["state"]]),
             str(task["attempts"]),
             str(requests),
-            Text(remark, style="yellow" if in_flight else "bright_black"),
+            Text(remark, style="yellow"),
         )
         if (requests, task["attempts"]) != ((2, 2) if in_flight else (1, 1)):
             raise DemoFailed(f"task {task['name']} was tried {task['attempts']} times and asked {requests} times")
     console.print(Padding(table, (1, 0, 1, 4)))
     if ended["state"] != "completed":
         raise DemoFailed(f"the resumed run ended as {ended['state']}")
-    _say(console, "result", "the run is completed, and nothing that was finished was done again", "green")
+    _say(console, "result", "completed; nothing that was finished was done again, as journal and source agree", "green")
     return {"run_id": ended["run_id"], "state": ended["state"], "tasks": rows}
 
 
@@ -168,7 +175,11 @@ def _definition(name: str) -> dict[str, Any]:
 
 
 def _say(console: Console, who: str, what: str, style: str = "bold") -> None:
-    console.print(Text.assemble("  ", (f"{who:<13}", style), what), soft_wrap=False)
+    line = Table.grid(padding=(0, 1))
+    line.add_column(width=15)
+    line.add_column()
+    line.add_row(Text(f"  {who}", style=style), what)
+    console.print(line)
 
 
 def _show_event(console: Console, event: dict[str, Any]) -> None:
@@ -182,7 +193,6 @@ def _show_event(console: Console, event: dict[str, Any]) -> None:
     )
 
 
-def _show_progress(console: Console, progress: float, total: float | None, message: str | None) -> None:
-    done, missing = int(progress), int((total or progress) - progress)
-    bar = Text.assemble("    ", ("━" * 2 * done, "green"), ("━" * 2 * missing, "bright_black"))
-    console.print(Text.assemble(bar, f" {done}/{done + missing}  ", (message or "", "bright_black")))
+def _show_progress(console: Console, done: int, of: int, message: str | None) -> None:
+    bar = Text.assemble("    ", ("━" * 2 * done, "green"), ("━" * 2 * (of - done), "bright_black"))
+    console.print(Text.assemble(bar, f" {done}/{of}  ", (message or "", "bright_black")))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import json
 import logging
 from typing import Any
 
@@ -14,11 +16,12 @@ from ..errors import AttemptError
 from ..recovery.kinds import classify
 from ..store import StoredText
 from .outcome import CutOff, Failed, Outcome, Succeeded
-from .timers import Timers
+from .timers import Alarm, Timers
 
 logger = logging.getLogger(__name__)
 
 MAX_MESSAGE = 4000  # characters of an error's message: what a journal entry and a reader can use
+CANCEL_AGAIN_S = 1.0
 MAX_DETAILS = 16_000  # bytes of what it carries besides
 
 
@@ -29,13 +32,14 @@ class Attempt:
     more than all the rest of a small one.
     """
 
-    __slots__ = ("_is_cut_off", "_is_late", "_task", "agent", "context", "node")
+    __slots__ = ("_alarm", "_is_cut_off", "_is_late", "_task", "_timers", "agent", "context", "node")
 
     def __init__(self, node: TaskNode, agent: Agent, context: AttemptContext) -> None:
         self.node = node
         self.agent = agent
         self.context = context
         self._task: asyncio.Task[Any] | None = None
+        self._alarm: Alarm | None = None
         self._is_cut_off = False
         self._is_late = False
 
@@ -53,6 +57,7 @@ class Attempt:
         self._is_late = True
         if self._task is not None:
             self._task.cancel()
+            self._alarm = self._timers.after(CANCEL_AGAIN_S, self._time_out)  # some swallow a cancellation
 
     async def run(self, scope: Scope, *, timers: Timers, vault: SecretVault, max_output_bytes: int) -> Outcome:
         """Make the attempt. Never raises but on cancellation from outside."""
@@ -60,7 +65,8 @@ class Attempt:
             return CutOff()
         task = self._task = asyncio.current_task()
         timeout_s = self.context.timeout_s
-        alarm = timers.after(timeout_s, self._time_out) if timeout_s is not None else None
+        self._timers = timers
+        self._alarm = timers.after(timeout_s, self._time_out) if timeout_s is not None else None
         try:
             return await self._work(scope, vault, max_output_bytes)
         except asyncio.CancelledError:
@@ -73,19 +79,22 @@ class Attempt:
             return Failed(kind="timeout", message=f"The attempt took longer than timeout_s = {timeout_s:g} s.")
         finally:
             self._task = None
-            if alarm is not None:
-                alarm.cancel()
+            if self._alarm is not None:
+                self._alarm.cancel()
 
     async def _work(self, scope: Scope, vault: SecretVault, max_output_bytes: int) -> Outcome:
         node = self.node
         task = node.task
         try:
+            parameters = node.parameters.render(scope)
+            if not isinstance(self.agent, BuiltinToolAgent):
+                parameters = copy.deepcopy(parameters)  # a stranger may change what it is given
             call = TaskCall(
                 name=node.name,
                 type=task.type,
                 description=task.description,
                 required_tools=task.required_tools,
-                parameters=node.parameters.render(scope),
+                parameters=parameters,
                 complexity=task.complexity,
                 preferred_agent_type=task.preferred_agent_type,
                 output_schema=task.output_schema,
@@ -93,8 +102,11 @@ class Attempt:
             )
             if node.secrets and not isinstance(self.agent, BuiltinToolAgent):  # that one asks for each tool itself
                 vault.require(node.secrets, tools=self.agent.tools, receiver=f"agent {self.agent.name}")
-            value = vault.mask(await self.agent.run(call, self.context))
+            value = await self.agent.run(call, self.context)
             text = check_json(value, max_bytes=max_output_bytes)
+            if vault.found_in(text):
+                value = vault.mask(json.loads(text))
+                text = check_json(value, max_bytes=max_output_bytes)
             if task.output_schema is not None:
                 check_schema(task.output_schema, value)
         except NotJson as error:
@@ -108,7 +120,7 @@ class Attempt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever an agent raises is its attempt's failure
             return self._failure(error, vault)
-        return Succeeded(value=value, text=StoredText.of(text))
+        return Succeeded(text=StoredText.of(text))
 
     def _failure(self, error: BaseException, vault: SecretVault) -> Failed:
         kind = classify(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -28,7 +29,9 @@ from .timers import Alarm, Timers
 logger = logging.getLogger(__name__)
 
 CLAIM_BATCH = 64  # runs claimed in one change: more would make the changes of running ones wait
+UNREADABLE_S = 30.0  # between tries to read a definition that cannot be read
 CLAIM_RETRY_S = 1.0  # between tries to claim while the database cannot be written
+CUT_OFF_S = 1.0  # for attempts to end once they are told to
 FINISH_POLL_S = 0.01  # while attempts end at an orderly stop
 
 _REQUESTS = {"run.cancel_requested": "cancel", "run.pause_requested": "pause", "run.pause_withdrawn": "resume"}
@@ -64,6 +67,8 @@ class Conductor:
         self.executions: dict[str, RunExecution] = {}
         """Runs under way here, sub-flows included. Written by `begin` and `left` only."""
         self._group = group
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._roots = 0
         self._starved: dict[RunExecution, None] = {}
         self._is_claiming = False
@@ -88,10 +93,10 @@ class Conductor:
         deadline = self.clock.monotonic() + self.settings.stop_grace_s
         while self._has_attempts() and self.clock.monotonic() < deadline:
             await self.clock.sleep(FINISH_POLL_S)
-        for execution in list(self.executions.values()):
-            execution.cut_off()
-        deadline = self.clock.monotonic() + 1.0
+        deadline = self.clock.monotonic() + CUT_OFF_S
         while self._has_attempts() and self.clock.monotonic() < deadline:
+            for execution in list(self.executions.values()):
+                execution.cut_off()  # again and again: some swallow a cancellation
             await self.clock.sleep(FINISH_POLL_S)
         runs = [(e.run_id, e.flow_id, e.claimed.fence) for e in self.executions.values()]
         if runs:
@@ -161,9 +166,9 @@ class Conductor:
     async def _begin_claimed(self, claimed: ClaimedRun) -> None:
         try:
             plan, _ = await self.plans.plan_of(claimed.flow_id, claimed.version)
-        except FlowError:
-            self._roots -= 1
-            logger.exception("run %s cannot be driven: its definition cannot be read", claimed.run_id)
+        except (FlowError, ValueError):
+            logger.exception("run %s cannot be driven now: its definition cannot be read", claimed.run_id)
+            self.timers.after(UNREADABLE_S, lambda: self.spawn(self._begin_claimed, claimed, name="begin again"))
             return
         self.begin(claimed, plan, None).start()
 
@@ -184,7 +189,12 @@ class Conductor:
 
     # Waking
     async def _plan_wake(self) -> None:
-        row = await self.store.row(SQL["next_wake"])
+        try:
+            row = await self.store.row(SQL["next_wake"])
+        except FlowError as error:
+            logger.warning("the next wake-up could not be read and will be looked for again: %s", error)
+            self.timers.after(CLAIM_RETRY_S, lambda: self.spawn(self._plan_wake, name="plan wake"))
+            return
         if row is not None and row[0] is not None:
             self.wake_at(row[0])
 
@@ -229,6 +239,13 @@ class Conductor:
     def spawn(self, function: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any, name: str) -> None:
         """Run a coroutine function in the conductor's task group."""
         self._group.create_task(_guarded(function(*arguments), name), name=name)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call back on the event loop; at once where this is its thread. Safe from any thread."""
+        if threading.get_ident() == self._thread:
+            callback()
+        else:
+            self._loop.call_soon_threadsafe(callback)
 
     def release_agent(self, agent: Agent, task: Task) -> None:
         """Give an agent's place back; whoever waits for one is told."""

@@ -50,6 +50,10 @@ class Host(Protocol):
         """Drive a run from here on."""
         ...
 
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call back on the event loop; at once where this is its thread. Safe from any thread."""
+        ...
+
     def kick(self) -> None:
         """Something may be queued."""
         ...

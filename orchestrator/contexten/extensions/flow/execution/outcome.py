@@ -11,9 +11,8 @@ from ..store import StoredText
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Succeeded:
-    """The attempt's output: the value, and its JSON text as the store keeps it."""
+    """The attempt's output, as JSON text as the store keeps it."""
 
-    value: Any
     text: StoredText
 
 

@@ -113,6 +113,10 @@ class Progression:
         """Whether every task has ended."""
         return self._ends == len(self._plan.stages)
 
+    def stage(self, name: str) -> StageNode:
+        """The stage of that name."""
+        return self._stages[name]
+
     def failures(self, *, tolerated: bool) -> list[str]:
         """Failed tasks in the order of the plan, those that a continue flag tolerates or the others."""
         flow_tolerates = self._plan.definition.continue_on_failure

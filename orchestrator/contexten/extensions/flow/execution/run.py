@@ -8,6 +8,7 @@ one step at a time, without locks, and a wake-up cannot be lost.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections import deque
@@ -79,6 +80,9 @@ class RunExecution:
             task=self._task_in_scope,
             secret=host.vault.value,
         )
+        self.given_inputs: dict[str, Any] = json.loads(claimed.inputs)
+        """The inputs as agents get them: a copy of their own, since they may change it."""
+        self.given_context: dict[str, Any] = copy.deepcopy(dict(plan.definition.context))
         self.starter = Starter(self)
         self._restore(claimed.tasks)
 
@@ -196,8 +200,10 @@ class RunExecution:
     async def _resume_child(self, unit: Unit, claimed: ClaimedRun) -> None:
         try:
             plan, _ = await self.host.plans.plan_of(claimed.flow_id, claimed.version)
-        except FlowError as error:
-            failure = Failed(kind="invalid", message=error.message).as_json(task="", attempt=0)
+        except (FlowError, ValueError) as error:
+            failure = Failed(kind="invalid", message=f"The sub-flow's definition cannot be read: {error}").as_json(
+                task="", attempt=0
+            )
             self.post(ChildEnded(unit, RunState.FAILED, None, failure))
             return
         if not self._is_over:
@@ -360,7 +366,7 @@ class RunExecution:
                     self.starter.ready.append(unit)
                 elif unit.row.state is TaskState.WAITING and unit.child is None:
                     value = {"waited_until": _iso(unit.row.wake_at)}
-                    self.complete(unit, value, StoredText.of(check_json(value, max_bytes=1000)), draft)
+                    self.complete(unit, StoredText.of(check_json(value, max_bytes=1000)), draft)
             case SubflowReady():
                 self.starter.start_subflow(message, draft)
             case ChildEnded(unit, state, output, error):
@@ -400,7 +406,7 @@ class RunExecution:
 
     def _attempt_ended(self, unit: Unit, outcome: Succeeded | Failed | CutOff, draft: Draft) -> None:
         if isinstance(outcome, Succeeded):
-            self.complete(unit, outcome.value, outcome.text, draft)
+            self.complete(unit, outcome.text, draft)
         elif self._ending is not None:
             draft.move(unit, TaskState.CANCELLED, reason=self._ending.reason or "run cancelled")
         elif isinstance(outcome, Failed):
@@ -413,7 +419,6 @@ class RunExecution:
         if unit.row.state is not TaskState.WAITING:
             return
         if state is RunState.COMPLETED and output is not None:
-            unit.value = json.loads(output.text)
             draft.move(unit, TaskState.COMPLETED, output=output)
             self._after_end(unit, draft)
         elif self._ending is not None:
@@ -424,10 +429,9 @@ class RunExecution:
             message = f"The sub-flow's run {child_id} was {state}: {cause.get('message', 'it was cancelled')}"
             self.fail(unit, Failed(kind=cause.get("kind", "agent_failure"), message=message), draft)
 
-    def complete(self, unit: Unit, value: Any, text: StoredText, draft: Draft) -> None:
+    def complete(self, unit: Unit, text: StoredText, draft: Draft) -> None:
         """Record a unit's output."""
-        unit.value = value
-        draft.move(unit, TaskState.COMPLETED, output=text, error=None, data={"bytes": text.size})
+        draft.move(unit, TaskState.COMPLETED, output=text, error=None)
         self._after_end(unit, draft)
 
     def fail(self, unit: Unit, failure: Failed, draft: Draft, *, final: bool = False) -> None:
@@ -495,8 +499,7 @@ class RunExecution:
             message = f"The items' outputs together have {stored.size} bytes, over max_output_bytes."
             self.fail(fan.unit, Failed(kind="invalid", message=message), draft, final=True)
             return
-        fan.unit.value = json.loads(stored.text)
-        draft.move(fan.unit, TaskState.COMPLETED, output=stored, data={"bytes": stored.size, "items": len(texts)})
+        draft.move(fan.unit, TaskState.COMPLETED, output=stored, data={"items": len(texts)})
         self._after_end(fan.unit, draft)
 
     # Moving on

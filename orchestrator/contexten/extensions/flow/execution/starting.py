@@ -17,6 +17,7 @@ from ..definition import NotJson, Scope, check_inputs, check_json
 from ..errors import AttemptError, FlowError
 from ..states import TaskState
 from ..store import ClaimedRun, NewRun, StoredText, TaskRow
+from ..submission import check_agents
 from .attempt import Attempt
 from .draft import Draft
 from .messages import AttemptEnded, Logged, SubflowReady
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 MAX_DEPTH = 20  # of sub-flows in sub-flows
 MAX_LOG_LINES = 1000  # of one attempt: an agent that floods its log must not flood the journal
 MAX_LOG_CHARS = 4000
+MAX_WAIT_S = 1e9
 
 
 class Starter:
@@ -117,7 +119,7 @@ class Starter:
     def _has_room(self, unit: Unit) -> bool:
         if unit.row.item >= 0 or unit.row.state is not TaskState.PENDING:
             return True
-        stage = next(stage for stage in self._run.plan.stages if stage.name == unit.node.stage)
+        stage = self._run.progression.stage(unit.node.stage)
         if stage.max_parallel is None:
             return True
         active = sum(
@@ -182,7 +184,8 @@ class Starter:
             lines += 1
             if lines <= MAX_LOG_LINES:
                 text = self._host.vault.mask(str(message)).encode("utf-8", "replace").decode()[:MAX_LOG_CHARS]
-                run.post(Logged(unit, str(level)[:16], text))
+                word = str(level).encode("utf-8", "replace").decode()[:16]
+                self._host.call_soon(partial(run.post, Logged(unit, word, text)))
 
         context = AttemptContext(
             run_id=run.run_id,
@@ -190,8 +193,8 @@ class Starter:
             task=row.task,
             attempt=number,
             attempt_id=f"{run.run_id}:{place}:{number}",
-            inputs=run.scope.values["inputs"],
-            context=run.scope.values["context"],
+            inputs=run.given_inputs,
+            context=run.given_context,
             item_index=None if row.item < 0 else row.item,
             timeout_s=unit.node.task.timeout_s,
             log_sink=log,
@@ -236,7 +239,7 @@ class Starter:
             self._run.fail(unit, Failed(kind="invalid", message=f"for_each {error}"), draft, final=True)
             return
         if not values:
-            self._run.complete(unit, [], StoredText.of("[]"), draft)
+            self._run.complete(unit, StoredText.of("[]"), draft)
             return
         draft.move(
             unit,
@@ -278,7 +281,7 @@ class Starter:
             return
         if due <= draft.at:
             value = {"waited_until": datetime.fromtimestamp(due, UTC).isoformat()}
-            self._run.complete(unit, value, StoredText.of(check_json(value, max_bytes=1000)), draft)
+            self._run.complete(unit, StoredText.of(check_json(value, max_bytes=1000)), draft)
             return
         draft.move(unit, TaskState.WAITING, started_at=draft.at, wake_at=due, data={"until": due})
         self.live[unit] = None
@@ -287,7 +290,7 @@ class Starter:
     @staticmethod
     def _due(parameters: Any, now: float) -> float:
         seconds, until = parameters.get("seconds"), parameters.get("until")
-        if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds <= 1e9:
+        if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds <= MAX_WAIT_S:
             return now + seconds
         if isinstance(until, str):
             try:
@@ -296,7 +299,10 @@ class Starter:
                 raise AttemptError(f"until is not an ISO 8601 time: {until[:100]!r}", kind="invalid") from error
             if at.tzinfo is None:
                 raise AttemptError("until has no time zone; end it with Z or an offset", kind="invalid")
-            return at.timestamp()
+            due = (at - datetime.fromtimestamp(0, UTC)).total_seconds()
+            if due > now + MAX_WAIT_S:
+                raise AttemptError(f"until is more than {MAX_WAIT_S:g} s ahead", kind="invalid")
+            return max(due, 0.0)
         raise AttemptError("wait takes seconds (a number from 0) or until (an ISO 8601 time)", kind="invalid")
 
     # Sub-flows
@@ -308,6 +314,7 @@ class Starter:
             if _depth(run) >= MAX_DEPTH:
                 raise AttemptError(f"sub-flows are nested deeper than {MAX_DEPTH}", kind="invalid")
             plan, version = await self._host.plans.plan_of(flow_id)
+            check_agents(plan, self._host.registry)
             inputs, issues = check_inputs(plan.definition, parameters.get("inputs") or {})
             if issues:
                 raise AttemptError(

@@ -43,14 +43,10 @@ class Unit:
 
     @property
     def value(self) -> Any:
-        """The output; None where there is none."""
+        """The output as it was recorded, read when it is first asked for; None where there is none."""
         if self._value is _UNREAD:
             self._value = json.loads(self.row.output.text) if self.row.output is not None else None
         return self._value
-
-    @value.setter
-    def value(self, value: Any) -> None:
-        self._value = value
 
     @property
     def error(self) -> dict[str, Any] | None:

@@ -288,10 +288,16 @@ class Writer:
                 results.append((pending, result, None))
 
     def _settle(self, committed: Committed | None, results: list[Result]) -> None:
-        if committed is not None and (committed.events or committed.foreign):
-            self._on_commit(committed)
+        try:
+            if committed is not None and (committed.events or committed.foreign):
+                self._on_commit(committed)
+        except Exception:
+            logger.exception("who hears of commits failed")
         for pending, result, error in results:
-            pending.settle(result, error)
+            try:
+                pending.settle(result, error)
+            except Exception:
+                logger.exception("who waited for a change failed")
 
     def _journal_is_long(self) -> bool:
         return self.changes - self._folded >= FOLD_CHANGES or self.groups - self._folded_groups >= FOLD_GROUPS

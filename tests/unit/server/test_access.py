@@ -1,0 +1,48 @@
+"""Who may reach the server over HTTP."""
+
+import pytest
+
+from contexten_server.access import BindRefused, bracketed, check_bind, is_loopback, security_for
+from contexten_server.http import bind
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.5.6.7", "localhost", "::1", "[::1]"])
+def test_this_machine_needs_no_token(host: str) -> None:
+    assert is_loopback(host)
+    check_bind(host, ())
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.5", "example.com", "fe80::1"])
+def test_any_other_address_needs_one(host: str) -> None:
+    assert not is_loopback(host)
+    with pytest.raises(BindRefused, match="CONTEXTEN_FLOW_TOKENS"):
+        check_bind(host, ())
+    check_bind(host, ("token",))
+
+
+def test_the_bound_address_and_this_machine_are_the_hosts_that_are_taken() -> None:
+    security = security_for("192.168.1.5")
+    assert security.enable_dns_rebinding_protection
+    assert {"192.168.1.5:*", "127.0.0.1:*", "localhost:*", "[::1]:*"} <= set(security.allowed_hosts)
+    assert "http://192.168.1.5:*" in security.allowed_origins
+    assert "http://evil.example:*" not in security.allowed_origins
+
+
+def test_bound_to_all_addresses_the_token_is_the_guard() -> None:
+    assert not security_for("0.0.0.0").enable_dns_rebinding_protection
+
+
+def test_an_address_of_ipv6_stands_in_brackets_in_a_url() -> None:
+    assert (bracketed("::1"), bracketed("[::1]"), bracketed("localhost")) == ("[::1]", "[::1]", "localhost")
+
+
+def test_a_taken_port_is_refused_with_what_to_do() -> None:
+    with bind("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(BindRefused, match=f"127.0.0.1:{port}.*--port"):
+            bind("127.0.0.1", port)
+
+
+def test_a_name_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(BindRefused, match="cannot listen"):
+        bind("no-such-host.invalid", 0)
