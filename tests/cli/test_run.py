@@ -160,3 +160,27 @@ def test_ctrl_c_stops_the_process_and_the_run_goes_on_with_the_next(
     assert cli("status", run["run_id"], "--json").data["state"] == "completed"
     attempts = {task["name"]: task["attempts"] for task in cli("status", run["run_id"], "--json").data["tasks"]}
     assert attempts["first"] == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no pseudo-terminals")
+def test_a_terminal_shows_a_live_table(desk: Path, flow_file: Callable[..., str]) -> None:
+    import pty
+
+    file = flow_file(SUM, {"name": "rest", "type": "wait", "parameters": {"seconds": 0.3}})
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "contexten_server", "run", file]
+    env = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(command, stdout=theirs, stderr=subprocess.STDOUT, env=env) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while chunk := os.read(ours, 65536):
+                shown += chunk
+        except OSError:  # Linux reports the end of a pseudo-terminal so
+            pass
+    os.close(ours)
+    assert process.returncode == 0
+    text = shown.decode()
+    assert "\x1b[" in text
+    assert "waiting" in text
+    assert "2/2 tasks" in text

@@ -52,9 +52,7 @@ async def test_subscriptions_reach_an_sse_client(serve: Callable[..., Any]) -> N
             await client.subscribe_resource("flow://flows")
             await client.call_tool("execute_flow", {"workflow_def": VALUE, "wait_s": 20})
             await told.wait()
-            await client.unsubscribe_resource(
-                "flow://flows"
-            )  # the SDK's client stumbles over what comes while it leaves
+            await client.unsubscribe_resource("flow://flows")  # its client stumbles over late news
 
 
 async def test_clients_of_both_transports_share_one_service(serve: Callable[..., Any]) -> None:

@@ -179,7 +179,7 @@ def test_runs_go_on_at_the_next_start(start: Callable[..., Raw]) -> None:
     first = start()
     first.initialize()
     pause = {"name": "pause", "type": "wait", "parameters": {"seconds": 1}}
-    definition = {"stages": [{"name": "main", "tasks": [pause, VALUE["stages"][0]["tasks"][0]]}]}  # type: ignore[index]
+    definition = {"stages": [{"name": "main", "tasks": [pause, VALUE["stages"][0]["tasks"][0]]}]}
     run_id = first.call("execute_flow", workflow_def=definition)["run_id"]
     assert first.end() == 0
     second = start()

@@ -120,7 +120,8 @@ JsonArray = Annotated[
 ]
 """A JSON array, or its text; always a list afterwards."""
 
-Integer = Annotated[int, BeforeValidator(_integral)]
+INTEGRAL = BeforeValidator(_integral)
+"""Stands last in the annotation of an integer, after its bounds."""
 
 RunId = Annotated[str, Field(min_length=1, max_length=128, examples=["run_01hzy8k3c9w4ab7de2f"])]
 FlowId = Annotated[str, Field(min_length=1, max_length=128, examples=["daily-report"])]

@@ -10,7 +10,7 @@ from pydantic import Field
 from contexten.extensions.flow.errors import InvalidArguments, Issue
 from contexten.extensions.flow.views import ControlResult
 from contexten_tools.app import App
-from contexten_tools.arguments import Arguments, Integer, RunId, TaskName
+from contexten_tools.arguments import INTEGRAL, Arguments, RunId, TaskName
 from contexten_tools.budget import bounded
 from contexten_tools.calls import Call
 from contexten_tools.runviews import call as next_to_call
@@ -40,7 +40,7 @@ class ControlFlow(Arguments):
     run_id: RunId
     action: Literal["cancel", "pause", "resume", "retry", "rerun_from"]
     task: TaskName | None = Field(None, description="with rerun_from: the task from which to run again")
-    version: Annotated[Integer, Field(ge=1)] | None = Field(
+    version: Annotated[int, Field(ge=1), INTEGRAL] | None = Field(
         None, description="with retry and rerun_from: the flow's version to use; the run's own by default"
     )
     reason: Annotated[str, Field(max_length=1000)] | None = Field(None, description="why, for the audit trail")

@@ -10,7 +10,7 @@ from pydantic import Field
 from contexten.extensions.flow.errors import InvalidArguments, Issue
 from contexten.extensions.flow.views import FlowPage, RunPage
 from contexten_tools.app import App
-from contexten_tools.arguments import Arguments, Cursor, FlowId, Integer
+from contexten_tools.arguments import INTEGRAL, Arguments, Cursor, FlowId
 from contexten_tools.budget import MOST_CHARS, bounded
 from contexten_tools.calls import Call
 from contexten_tools.schemas import answer_schema
@@ -35,7 +35,7 @@ class ListFlows(Arguments):
     kind: Literal["flows", "runs"] = Field("flows", description="what to list")
     flow_id: FlowId | None = Field(None, description="this flow, or its runs, only")
     tag: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(None, description="with this tag only")
-    limit: Annotated[Integer, Field(ge=1, le=100)] = Field(20, description="rows in a page")
+    limit: Annotated[int, Field(ge=1, le=100), INTEGRAL] = Field(20, description="rows in a page")
     page: Cursor | None = Field(None, description="next_page of the answer before")
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, WithJsonSchema
 from contexten.extensions.flow.errors import InvalidArguments, Issue
 from contexten.extensions.flow.views import StrategyChange
 from contexten_tools.app import App
-from contexten_tools.arguments import Arguments, Integer
+from contexten_tools.arguments import INTEGRAL, Arguments
 from contexten_tools.calls import Call
 from contexten_tools.schemas import answer_schema
 from contexten_tools.toolserver import FlowTool, ToolServer
@@ -34,7 +34,7 @@ class SetStrategy(Arguments):
     unlisted = frozenset({"dry_run"})
 
     strategy: Strategy | None = Field(None, description="which queued run starts next")
-    max_concurrent_flows: Annotated[Integer, Field(ge=1, le=100_000)] | None = Field(
+    max_concurrent_flows: Annotated[int, Field(ge=1, le=100_000), INTEGRAL] | None = Field(
         None, description="runs under way at once"
     )
     dry_run: bool = False

@@ -10,7 +10,7 @@ from pydantic import Field
 from contexten.extensions.flow.errors import IllegalMove, InvalidArguments, Issue
 from contexten.extensions.flow.views import FlowView, RunView
 from contexten_tools.app import App
-from contexten_tools.arguments import Arguments, Cursor, Detail, FlowId, Integer, RunId, TaskName
+from contexten_tools.arguments import INTEGRAL, Arguments, Cursor, Detail, FlowId, RunId, TaskName
 from contexten_tools.budget import (
     DEFAULT_CHARS,
     LEAST_CHARS,
@@ -56,7 +56,7 @@ class GetFlowStatus(Arguments):
     since: Cursor | None = Field(None, description="cursor of an earlier answer: only what came after it")
     detail: Detail = Field("summary", description="what to tell besides state and progress")
     task: TaskName | None = Field(None, description="with detail=output, tasks or events: this task only")
-    max_chars: Annotated[Integer, Field(ge=LEAST_CHARS, le=MOST_CHARS)] = Field(
+    max_chars: Annotated[int, Field(ge=LEAST_CHARS, le=MOST_CHARS), INTEGRAL] = Field(
         DEFAULT_CHARS, description="characters that the answer may have"
     )
 

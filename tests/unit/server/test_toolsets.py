@@ -17,7 +17,7 @@ def test_the_default_set_is_meant(names: list[str] | str | None) -> None:
 
 
 def test_a_set_of_a_later_version_is_told_as_such() -> None:
-    with pytest.raises(UnknownToolset, match="not available in this version: triggers.*default"):
+    with pytest.raises(UnknownToolset, match=r"not available in this version: triggers.*default"):
         resolve_toolsets("default,triggers")
 
 

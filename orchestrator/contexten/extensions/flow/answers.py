@@ -194,7 +194,7 @@ class Answers:
     def run_view(self, row: sqlite3.Row, **more: Any) -> RunView:
         """A run's row as a view."""
         state = RunState(row["state"])
-        end = row["ended_at"] or self._clock.now().timestamp()
+        end = row["ended_at"] or self._clock.timestamp()
         return RunView(
             run_id=row["run_id"],
             flow_id=row["flow_id"],
@@ -253,7 +253,7 @@ class Answers:
         if state.is_terminal:
             return 0.0
         if state is RunState.WAITING and wake_at is not None:
-            return round(min(60.0, max(0.5, wake_at - self._clock.now().timestamp())), 1)
+            return round(min(60.0, max(0.5, wake_at - self._clock.timestamp())), 1)
         return _POLL_S.get(state, 5.0)
 
     async def tasks(self, run_id: str, plan: Plan, after: int) -> tuple[list[TaskView], list[str]]:

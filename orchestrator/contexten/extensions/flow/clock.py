@@ -24,6 +24,10 @@ class Clock(Protocol):
         """The wall clock, aware, in UTC."""
         ...
 
+    def timestamp(self) -> float:
+        """The wall clock in seconds since the epoch."""
+        ...
+
     def monotonic(self) -> float:
         """Seconds that never go back, comparable within this process only."""
         ...
@@ -47,6 +51,9 @@ class SystemClock:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def timestamp(self) -> float:
+        return time.time()
 
     def monotonic(self) -> float:
         return time.monotonic()

@@ -227,7 +227,7 @@ class Flows:
             tags=json.dumps(list(definition.tags), ensure_ascii=False),
             digest=digest,
             definition=json.dumps(content, ensure_ascii=False),
-            at=self._clock.now().timestamp(),
+            at=self._clock.timestamp(),
             actor=str(actor),
             listed=listed,
         )

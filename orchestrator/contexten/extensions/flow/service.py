@@ -134,7 +134,7 @@ class FlowService:
             await self._store.open()
             stack.push_async_callback(_shielded, self._store.close)
             if self._drives:
-                self._store.hold_driving({"holder": self._holder, "since": iso(self.clock.now().timestamp())})
+                self._store.hold_driving({"holder": self._holder, "since": iso(self.clock.timestamp())})
             stack.push_async_callback(_shielded, self.registry.aclose)
             await self._recall()
             group = await stack.enter_async_context(asyncio.TaskGroup())
@@ -273,7 +273,7 @@ class FlowService:
 
     async def _prune(self) -> None:
         while True:
-            before = self.clock.now().timestamp() - self.settings.retention_days * 86400
+            before = self.clock.timestamp() - self.settings.retention_days * 86400
             try:
                 change = partial(prune, ended_before=before, keep=self.settings.retention_runs)
                 while await self._store.write(change):
@@ -358,7 +358,7 @@ class FlowService:
         """Record a run, wait for its end, and answer it with its output. Cancelling the call does not cancel the run.
         Raises as `execute_flow`."""
         run, plan = await self._prepare(request, actor)
-        with self._watchers.watch(run.run_id) as watch:
+        with self._watchers.watch(run.run_id, end_only=True) as watch:
             submitted = await self._submit(run, plan)
             if submitted.is_existing:
                 await self.wait(submitted.run_id)
@@ -490,14 +490,13 @@ class FlowService:
         if since is None or reset:
             after = int(row["cursor"])
         known = int(row["cursor"])
-        with self._watchers.watch(run_id) as watch, anyio.move_on_after(timeout_s):
+        end_only = until == "end" and on_progress is None
+        with self._watchers.watch(run_id, end_only=end_only) as watch, anyio.move_on_after(timeout_s):
             row = await self._answers.row(run_id)  # after the watch began: no change is missed between
             while not self._is_waited_for(row, until, after):
                 await watch.wait()
                 if not self._is_open:
                     break
-                if until == "end" and on_progress is None and not watch.has_ended:
-                    continue
                 row = await self._answers.row(run_id)
                 if on_progress is not None and int(row["cursor"]) != known:
                     known = int(row["cursor"])
@@ -537,7 +536,7 @@ class FlowService:
         plan, _ = await self._plans.plan_of(row["flow_id"], row["version"])
         if action in ("retry", "rerun_from"):
             return await self._run_again(row, plan, action, task, version, actor)
-        at = self.clock.now().timestamp()
+        at = self.clock.timestamp()
         change = partial(
             _request, run_id=run_id, action=action, at=at, reason=reason, actor=str(actor), tasks=tuple(plan.tasks)
         )
@@ -579,7 +578,7 @@ class FlowService:
                 next=f"Its tasks: {', '.join(list(flow.plan.tasks)[:50])}.",
             )
         check_agents(flow.plan, self.registry)
-        at = self.clock.now().timestamp()
+        at = self.clock.timestamp()
         outputs = [
             (name, StoredText(text, digest, size or 0))
             for name, text, digest, size in await self._store.rows(SQL["read_outputs"], (run_id,))
@@ -691,7 +690,7 @@ class FlowService:
             max_concurrent_flows=max_concurrent_flows,
             dry_run=dry_run,
             aging_interval_s=self.settings.aging_interval_s,
-            at=self.clock.now().timestamp(),
+            at=self.clock.timestamp(),
             actor=str(actor),
         )
         self._strategy, self._max_concurrent = chosen, limit

@@ -71,7 +71,7 @@ def new_run(
         )
     text = encode_inputs(flow.plan, request.get("inputs"), settings)
     check_agents(flow.plan, registry)
-    now = clock.now().timestamp()
+    now = clock.timestamp()
     version = request.get("version") if request.get("workflow_def") is None else flow.version
     content = json.dumps([version, text, level, engine, timeout_s], sort_keys=True)
     return NewRun(

@@ -14,7 +14,7 @@ from .store import Event
 
 logger = logging.getLogger(__name__)
 
-_RUN_STATES = frozenset(RunState)
+_RUN_MOVES = {f"run.{state}": str(state) for state in RunState}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,32 +32,30 @@ class Change:
 
 def changes_of(events: Sequence[Event], cursor: Callable[[int], str]) -> list[Change]:
     """The events of one commit, gathered by run and flow."""
-    gathered: dict[tuple[str | None, str | None], list[Event]] = {}
-    for event in events:
-        gathered.setdefault((event.run_id, event.flow_id), []).append(event)
-    changes = []
-    for (run_id, flow_id), own in gathered.items():
-        state = None
-        for event in own:
-            kind, _, name = event.type.partition(".")
-            if kind == "run" and name in _RUN_STATES:
-                state = name
-        changes.append(
-            Change(
-                run_id=run_id,
-                flow_id=flow_id,
-                state=state,
-                types=tuple(event.type for event in own),
-                cursor=cursor(own[-1].seq),
-            )
+    gathered: dict[tuple[str | None, str | None], tuple[list[str], list[str], int]] = {}
+    for seq, run_id, flow_id, name, *_ in events:
+        types, states, _ = gathered.get((run_id, flow_id)) or ([], [], 0)
+        types.append(name)
+        if name in _RUN_MOVES:
+            states.append(_RUN_MOVES[name])
+        gathered[run_id, flow_id] = (types, states, seq)
+    return [
+        Change(
+            run_id=run_id,
+            flow_id=flow_id,
+            state=states[-1] if states else None,
+            types=tuple(types),
+            cursor=cursor(seq),
         )
-    return changes
+        for (run_id, flow_id), (types, states, seq) in gathered.items()
+    ]
 
 
 class Watch:
-    """Wakes when its run changed; changes between two waits are not lost."""
+    """Wakes when its run changed (or only when it ended); changes between two waits are not lost."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, end_only: bool) -> None:
+        self._end_only = end_only
         self._event = anyio.Event()
         self.has_ended = False
         """Whether the run's end was among the changes."""
@@ -66,6 +64,11 @@ class Watch:
         """The run changed, and perhaps entered a state."""
         if state in TERMINAL_RUN_STATES:
             self.has_ended = True
+        if self.has_ended or not self._end_only:
+            self._event.set()
+
+    def wake(self) -> None:
+        """Look again, whatever happened."""
         self._event.set()
 
     async def wait(self) -> None:
@@ -92,9 +95,9 @@ class Watchers:
         return stop
 
     @contextmanager
-    def watch(self, run_id: str) -> Iterator[Watch]:
+    def watch(self, run_id: str, *, end_only: bool = False) -> Iterator[Watch]:
         """Watch one run."""
-        watch = Watch()
+        watch = Watch(end_only=end_only)
         self._watches.setdefault(run_id, set()).add(watch)
         try:
             yield watch
@@ -120,4 +123,4 @@ class Watchers:
         """Let everybody look again: the service closes."""
         for watches in self._watches.values():
             for watch in watches:
-                watch.set()
+                watch.wake()

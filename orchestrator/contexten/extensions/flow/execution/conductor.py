@@ -220,6 +220,8 @@ class Conductor:
     # What was committed
     def heard(self, event: Event) -> None:
         """The journal has a new entry, of this process or another."""
+        if event.task is not None:
+            return
         if event.type == "run.scheduled":
             execution = self.executions.get(event.run_id or "")
             self._may_have_queued |= execution is None
@@ -264,7 +266,7 @@ class Conductor:
         self._starved[execution] = None
 
     def _now(self) -> float:
-        return self.clock.now().timestamp()
+        return self.clock.timestamp()
 
 
 async def _guarded(work: Coroutine[Any, Any, Any], name: str) -> None:

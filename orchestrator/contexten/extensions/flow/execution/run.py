@@ -23,6 +23,7 @@ from ..recovery.retry import RetryPolicy
 from ..states import RunState, TaskState
 from ..store import ClaimedRun, Refused, RunMove, StoredText, Submitted, TaskRow, Transaction
 from ..store import runs as changes
+from ..store.runs import Advance
 from .draft import Draft, End
 from .host import Host
 from .messages import AlarmRang, Asked, AttemptEnded, ChildEnded, GraceIsOver, Logged, Message, SubflowReady, TimeIsUp
@@ -271,7 +272,7 @@ class RunExecution:
             self.host.store.submit(change, partial(self._opened, draft, move, self._opening))
             self._opening = None
         else:
-            self.host.store.submit(partial(_advance, move), partial(self._settled, draft, move))
+            self.host.store.submit(Advance(move), partial(self._settled, draft, move))
 
     def _opened(
         self, draft: Draft, move: RunMove, opening: Opening, submitted: Submitted | None, error: BaseException | None
@@ -319,7 +320,7 @@ class RunExecution:
             self.lose()
             return
         logger.warning("run %s waits for the database: %s", self.run_id, error, extra={"run_id": self.run_id})
-        again = partial(self.host.store.submit, partial(_advance, move), partial(self._settled, draft, move))
+        again = partial(self.host.store.submit, Advance(move), partial(self._settled, draft, move))
         self.host.timers.after(STORE_RETRY_S, again)
 
     def _tell(self, move: RunMove) -> None:
@@ -613,11 +614,7 @@ class RunExecution:
         return None if limit is None else self.claimed.started_at + self.claimed.paused_s + limit
 
     def _now(self) -> float:
-        return self.host.clock.now().timestamp()
-
-
-def _advance(move: RunMove, tx: Transaction) -> Any:
-    return changes.advance(tx, move)
+        return self.host.clock.timestamp()
 
 
 def _open(submit: Callable[[Transaction], Submitted], move: RunMove, tx: Transaction) -> Submitted:

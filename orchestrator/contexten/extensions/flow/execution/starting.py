@@ -52,7 +52,7 @@ class Starter:
 
     def restore(self, units: Iterable[Unit]) -> None:
         """Take up the units that an earlier owner left behind."""
-        now = self._host.clock.now().timestamp()
+        now = self._host.clock.timestamp()
         for unit in units:
             row = unit.row
             if row.item >= 0:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ..errors import IdempotencyConflict, IllegalMove, RunNotFound
 from ..states import RUN_MOVES, TASK_MOVES, RunState, TaskState
@@ -101,26 +102,37 @@ def insert(tx: Transaction, run: NewRun) -> int:
 
 def move_task(tx: Transaction, run_id: str, flow_id: str, move: TaskMove, at: float) -> int:
     """Make one task's move; answers its place in the journal. The run's guard is the caller's."""
+    cursor, is_new, row = _task_row(tx, run_id, flow_id, move, at)
+    tx.execute(SQL["insert_task"] if is_new else SQL["update_task"], row)
+    if tx.cursor.rowcount != 1:
+        raise Refused(f"task {move.row.task} is no longer {move.before}")
+    return cursor
+
+
+def _task_row(
+    tx: Transaction, run_id: str, flow_id: str, move: TaskMove, at: float
+) -> tuple[int, bool, tuple[Any, ...]]:
+    """Enter a task's move in the journal; answers its place, whether the task has no row yet, and the row to write."""
     row, before, data = move
     state = row.state
     if state not in TASK_MOVES[before]:
         raise Refused(f"task {row.task}: {before} -> {state} is not a legal move")
-    item = None if row.item < 0 else row.item
     cursor = tx.event(
-        f"task.{state}",
+        TASK_EVENTS[state],
         at,
         run_id=run_id,
         flow_id=flow_id,
         task=row.task,
-        item=item,
+        item=None if row.item < 0 else row.item,
         attempt=row.attempts or None,
         data=data,
     )
-    text, digest, size = _columns(tx, row.output)
+    output = _columns(tx, row.output)
     if before is TaskState.PENDING:
-        items, items_digest, _ = _columns(tx, row.items)
-        tx.execute(
-            SQL["insert_task"],
+        items = _columns(tx, row.items)
+        return (
+            cursor,
+            True,
             (
                 row.task,
                 row.item,
@@ -128,25 +140,23 @@ def move_task(tx: Transaction, run_id: str, flow_id: str, move: TaskMove, at: fl
                 row.attempts,
                 row.interruptions,
                 row.agent,
-                items,
-                items_digest,
+                items[0],
+                items[1],
                 row.child_run_id,
                 row.started_at,
                 row.ended_at,
                 row.wake_at,
                 row.reason,
                 row.error,
-                text,
-                digest,
-                size,
+                *output,
                 int(row.taken_over),
                 cursor,
                 run_id,
             ),
         )
-        return cursor
-    tx.execute(
-        SQL["update_task"],
+    return (
+        cursor,
+        False,
         (
             state,
             row.attempts,
@@ -157,9 +167,7 @@ def move_task(tx: Transaction, run_id: str, flow_id: str, move: TaskMove, at: fl
             row.wake_at,
             row.reason,
             row.error,
-            text,
-            digest,
-            size,
+            *output,
             cursor,
             run_id,
             row.task,
@@ -167,9 +175,6 @@ def move_task(tx: Transaction, run_id: str, flow_id: str, move: TaskMove, at: fl
             before,
         ),
     )
-    if tx.cursor.rowcount != 1:
-        raise Refused(f"task {row.task} is no longer {before}")
-    return cursor
 
 
 def _columns(tx: Transaction, stored: StoredText | None) -> tuple[str | None, str | None, int | None]:
@@ -181,6 +186,55 @@ def _columns(tx: Transaction, stored: StoredText | None) -> tuple[str | None, st
     return None, stored.digest, stored.size
 
 
+class Advance:
+    """The change that `advance` makes; those of one group are made together, a statement a table."""
+
+    __slots__ = ("move",)
+
+    def __init__(self, move: RunMove) -> None:
+        self.move = move
+
+    def __call__(self, tx: Transaction) -> int:
+        return advance(tx, self.move)
+
+    @staticmethod
+    def together(tx: Transaction, advances: Sequence[Advance]) -> list[int]:
+        """Make all moves, or raise Refused where any of them is refused."""
+        inserts: list[tuple[Any, ...]] = []
+        updates: list[tuple[Any, ...]] = []
+        guards: list[tuple[Any, ...]] = []
+        ends: list[tuple[Any, ...]] = []
+        cursors = []
+        for change in advances:
+            move = change.move
+            if move.children or move.to in _PARKED:
+                cursors.append(advance(tx, move))
+                continue
+            for task in move.tasks:
+                _, is_new, row = _task_row(tx, move.run_id, move.flow_id, task, move.at)
+                (inserts if is_new else updates).append(row)
+            _enter_logs(tx, move)
+            if move.to is None:
+                guards.append((move.completed, tx.seq, move.run_id, move.fence))
+            else:
+                ends.append(_end_row(tx, move))
+            cursors.append(tx.seq)
+        for statement, rows in (
+            (SQL["insert_task"], inserts),
+            (SQL["update_task"], updates),
+            (SQL["advance_run"], guards),
+            (SQL["end_run"], ends),
+        ):
+            if rows:
+                tx.cursor.executemany(statement, rows)
+                if tx.cursor.rowcount != len(rows):
+                    raise Refused("a run or a task is no longer in the expected state")
+        return cursors
+
+
+TASK_EVENTS = {state: f"task.{state}" for state in TaskState}
+_PARKED = (RunState.WAITING, RunState.PAUSED)
+
 REQUEST_PENDING = -1
 """What `advance` answers where the run does not wait or pause after all, since it was asked for something meanwhile."""
 
@@ -190,37 +244,78 @@ def advance(tx: Transaction, move: RunMove) -> int:
 
     Raises Refused where the run is no longer running under the fence.
     """
-    run_id, flow_id, at = move.run_id, move.flow_id, move.at
+    run_id, at = move.run_id, move.at
     to = move.to
-    if to in (RunState.WAITING, RunState.PAUSED):
+    if to in _PARKED:
         request = tx.row(SQL["run_for_request"], (run_id,))[2]
         if request != ("pause" if to is RunState.PAUSED else None):
             to = None
-    cursor = 0
     for task in move.tasks:
-        cursor = move_task(tx, run_id, flow_id, task, at)
-    for type_, name, item, attempt, data in move.logs:
-        cursor = tx.event(type_, at, run_id=run_id, flow_id=flow_id, task=name, item=item, attempt=attempt, data=data)
+        move_task(tx, run_id, move.flow_id, task, at)
+    _enter_logs(tx, move)
     if to is None:
-        cursor = cursor or tx.seq
-        tx.execute(SQL["advance_run"], (move.completed, cursor, run_id, move.fence))
+        tx.execute(SQL["advance_run"], (move.completed, tx.seq, run_id, move.fence))
     else:
-        cursor = _move_run(tx, move)
+        _move_run(tx, move)
     if tx.cursor.rowcount != 1:
         raise Refused(f"run {run_id} is no longer running under fence {move.fence}")
-    if to in (RunState.WAITING, RunState.PAUSED):
+    if to in _PARKED:
         follow(tx, run_id, to, at, move.wake_at)
     for child in move.children:
         insert(tx, child)
         _claim_one(tx, child.run_id, child.flow_id, _owner(tx, run_id), at)
-    return REQUEST_PENDING if to is None and move.to is not None else cursor
+    return REQUEST_PENDING if to is None and move.to is not None else tx.seq
+
+
+def _enter_logs(tx: Transaction, move: RunMove) -> None:
+    for name, task, item, attempt, data in move.logs:
+        tx.event(
+            name,
+            move.at,
+            run_id=move.run_id,
+            flow_id=move.flow_id,
+            task=task,
+            item=item,
+            attempt=attempt,
+            data=data,
+        )
 
 
 def _owner(tx: Transaction, run_id: str) -> str:
     return str(tx.row(SQL["run_owner"], (run_id,))[0])
 
 
-def _move_run(tx: Transaction, move: RunMove) -> int:
+def _move_run(tx: Transaction, move: RunMove) -> None:
+    state = move.to
+    if state is RunState.WAITING:
+        cursor = _enter_run_move(tx, move)
+        tx.execute(SQL["park_run"], (move.completed, cursor, move.wake_at, move.run_id, move.fence))
+    elif state is RunState.PAUSED:
+        cursor = _enter_run_move(tx, move)
+        tx.execute(SQL["pause_owned_run"], (move.completed, cursor, move.at, move.wake_at, move.run_id, move.fence))
+    else:
+        tx.execute(SQL["end_run"], _end_row(tx, move))
+
+
+def _end_row(tx: Transaction, move: RunMove) -> tuple[Any, ...]:
+    cursor = _enter_run_move(tx, move)
+    text, digest, _ = _columns(tx, move.output)
+    return (
+        move.to,
+        move.completed,
+        cursor,
+        move.at,
+        move.error,
+        move.failed_tasks,
+        text,
+        digest,
+        move.reason,
+        move.run_id,
+        move.fence,
+    )
+
+
+def _enter_run_move(tx: Transaction, move: RunMove) -> int:
     state = move.to
     if state is None or state not in RUN_MOVES[RunState.RUNNING]:
         raise Refused(f"run {move.run_id}: running -> {state} is not a legal move")
@@ -231,7 +326,7 @@ def _move_run(tx: Transaction, move: RunMove) -> int:
         data["reason"] = move.reason
     if move.wake_at is not None and state is RunState.WAITING:
         data["wake_at"] = move.wake_at
-    cursor = tx.event(
+    return tx.event(
         f"run.{state}",
         move.at,
         run_id=move.run_id,
@@ -239,18 +334,6 @@ def _move_run(tx: Transaction, move: RunMove) -> int:
         actor=move.actor,
         data=json.dumps(data) if data else None,
     )
-    guard = (move.run_id, move.fence)
-    if state is RunState.WAITING:
-        tx.execute(SQL["park_run"], (move.completed, cursor, move.wake_at, *guard))
-    elif state is RunState.PAUSED:
-        tx.execute(SQL["pause_owned_run"], (move.completed, cursor, move.at, move.wake_at, *guard))
-    else:
-        text, digest, _ = _columns(tx, move.output)
-        tx.execute(
-            SQL["end_run"],
-            (state, move.completed, cursor, move.at, move.error, move.failed_tasks, text, digest, move.reason, *guard),
-        )
-    return cursor
 
 
 def claim(tx: Transaction, owner: str, at: float, *, limit: int, max_concurrent: int) -> list[ClaimedRun]:

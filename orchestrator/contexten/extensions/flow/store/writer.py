@@ -99,6 +99,8 @@ class Committed:
 
 
 Change = Callable[[Transaction], Any]
+"""A change. One that has a static method `together(transaction, changes) -> results` is made with its like at once."""
+
 Settle = Callable[[Any, BaseException | None], None]
 
 
@@ -258,13 +260,21 @@ class Writer:
 
     @staticmethod
     def _apply_all(transaction: Transaction, group: list[Pending], results: list[Result]) -> None:
-        for pending in group:
-            try:
-                results.append((pending, pending.change(transaction), None))
-            except sqlite3.OperationalError:
-                raise
-            except Exception as error:
-                raise _Refusal from error
+        alike: dict[Any, list[Pending]] = {}
+        try:
+            for pending in group:
+                together = getattr(pending.change, "together", None)
+                if together is None:
+                    results.append((pending, pending.change(transaction), None))
+                else:
+                    alike.setdefault(together, []).append(pending)
+            for together, members in alike.items():
+                answers = together(transaction, [pending.change for pending in members])
+                results.extend((pending, answer, None) for pending, answer in zip(members, answers, strict=True))
+        except sqlite3.OperationalError:
+            raise
+        except Exception as error:
+            raise _Refusal from error
 
     @staticmethod
     def _apply_each(transaction: Transaction, group: list[Pending], results: list[Result]) -> None:

@@ -1,0 +1,75 @@
+"""`contexten-flow serve`: flags reach the server, refusals end with their exit code and leave standard output empty."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+import pytest
+from mcp import Client, StdioServerParameters
+
+
+def _serve(*flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "contexten_server", "serve", *flags]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+
+
+async def _tools(desk: Path, flags: Sequence[str]) -> list[str]:
+    command = ["-m", "contexten_server", "serve", "--db", str(desk / "flow.sqlite3"), *flags]
+    with anyio.fail_after(60):
+        async with Client(StdioServerParameters(command=sys.executable, args=command, cwd=desk)) as client:
+            return [tool.name for tool in (await client.list_tools()).tools]
+
+
+@pytest.mark.anyio
+async def test_read_only_hides_the_tools_that_write(desk: Path) -> None:
+    every, some = await _tools(desk, []), await _tools(desk, ["--read-only"])
+    assert set(every) - set(some) == {"create_flow", "update_flow", "execute_flow", "control_flow", "set_strategy"}
+    assert set(some) < set(every)
+
+
+def test_the_end_of_input_ends_the_server_in_order(desk: Path) -> None:
+    done = _serve("--db", "flow.sqlite3")
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_an_unknown_toolset_is_a_usage_error_that_names_the_known(desk: Path) -> None:
+    done = _serve("--toolsets", "default,nope")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "nope" in done.stderr
+    assert "default" in done.stderr
+
+
+def test_a_port_in_use_is_told(desk: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = _serve("--transport", "http", "--port", str(port))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert str(port) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_database_that_cannot_be_used_is_told(desk: Path) -> None:
+    (desk / "flow.sqlite3").write_bytes(b"no database" * 500)
+    command = [sys.executable, "-m", "contexten_server", "serve", "--db", "flow.sqlite3"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        told = server.stderr.read()  # its input stays open: the server ends by itself
+        assert server.stdout.read() == ""
+    assert server.returncode == 3
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("flag", ["--transport=carrier-pigeon", "--port=99999", "--log-level=loud"])
+def test_a_flag_with_a_wrong_value_is_a_usage_error(desk: Path, flag: str) -> None:
+    done = _serve(flag)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert flag.split("=", maxsplit=1)[0] in done.stderr
