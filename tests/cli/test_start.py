@@ -13,7 +13,7 @@ import pytest
 def test_the_server_is_reached_without_loading_what_only_terminals_need() -> None:
     code = (
         "import sys, contexten_server.cli.app;"
-        "print(sorted({'rich', 'tomlkit', 'mcp', 'httpx', 'uvicorn'}"
+        "print(sorted({'rich', 'tomlkit', 'mcp', 'httpx', 'uvicorn', 'pydantic_settings', 'aiosqlite'}"
         " & {name.split('.')[0] for name in sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)

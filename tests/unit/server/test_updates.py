@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import anyio
+import anyio.lowlevel
 import pytest
 from mcp.server.subscriptions import ResourceUpdated
 
@@ -27,6 +28,9 @@ class HandClock:
     def now(self) -> datetime:
         return datetime.fromtimestamp(self.time, UTC)
 
+    def timestamp(self) -> float:
+        return self.time
+
     def monotonic(self) -> float:
         return self.time
 
@@ -42,7 +46,8 @@ class HandClock:
         self.time += seconds
         event, self.moved = self.moved, anyio.Event()
         event.set()
-        await anyio.wait_all_tasks_blocked()
+        for _ in range(20):  # more steps than a notification takes
+            await anyio.lowlevel.checkpoint()
 
 
 class Source:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypedDict
 
 from .actor import Actor
@@ -117,6 +118,7 @@ def encode_inputs(plan: Plan, inputs: Mapping[str, Any] | None, settings: FlowSe
         filled, issues = check_inputs(plan.definition, dict(inputs or {}))
         if not issues:
             return check_json(filled, max_bytes=settings.max_definition_bytes)
+        issues = tuple(replace(issue, path=f"/inputs{issue.path}") for issue in issues)
     except NotJson as error:
         issues = (Issue(path=f"/inputs{error.path}", code=error.code, message=error.reason),)
     first = issues[0]

@@ -13,6 +13,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -213,12 +214,12 @@ class RunExecution:
 
     def adopt(self, unit: Unit, claimed: ClaimedRun, plan: Plan) -> None:
         """Drive a sub-flow's run for one of the units."""
+        if self._ending is not None:
+            claimed = replace(claimed, request="cancel", reason=self._ending.reason)
+        elif claimed.request is None and self._is_pausing:
+            claimed = replace(claimed, request="pause")
         unit.child = self.host.begin(claimed, plan, self)
         self.children[claimed.run_id] = unit.child
-        if self._ending is not None:
-            unit.child.post(Asked("cancel", self._ending.reason))
-        elif self._is_pausing:
-            unit.child.post(Asked("pause"))
 
     def child_left(self, child: RunExecution, ended: ChildEnded | None) -> None:
         """A sub-flow's run ended, or is no longer driven."""
@@ -295,8 +296,8 @@ class RunExecution:
         if isinstance(error, StoreError):
             self._try_again(draft, move, error)
             return
-        self._in_flight = False
         if error is not None:
+            self._in_flight = False
             self._give_back(draft)
             level = logging.WARNING if isinstance(error, Refused) else logging.ERROR
             logger.log(level, "run %s is driven no more here: %s", self.run_id, error, extra={"run_id": self.run_id})
@@ -306,6 +307,7 @@ class RunExecution:
             self._tell(move)
         for effect in draft.effects:
             effect()
+        self._in_flight = False  # not before: an effect may poke this run while others are still to come
         if move.to is not None and result is not changes.REQUEST_PENDING:
             self._leave(move)
         elif self._mailbox or self._is_poked:
