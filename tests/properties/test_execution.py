@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from contexten.extensions.flow.service import FlowService
 from contexten.extensions.flow.settings import FlowSettings
 from contexten.extensions.flow.views import RunView
 
+EXAMPLES = 3000 if os.environ.get("CONTEXTEN_CHAOS") == "full" else 100
 LIMIT_S = 20.0  # a run that takes longer has lost a wake-up
 NAMED = re.compile(r"tasks\.(\w+)")
 
@@ -361,7 +363,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         assert report.runs > 0
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(definition=definitions(), again=st.none() | st.integers(0, 20))
 def test_every_flow_ends_as_the_rules_say(world: World, definition: dict[str, Any], again: int | None) -> None:
     run = world.run(definition)

@@ -36,10 +36,11 @@ from .scheduling import change_strategy, requeue
 from .settings import FlowSettings
 from .states import RunState
 from .store import Committed, Event, NewRun, Refused, Store, StoredText, Submitted
-from .store import runs as changes
 from .store.database import settle_future
+from .store.requests import request
 from .store.retention import prune
 from .store.sql import SQL
+from .store.submissions import submit
 from .store.verify import verify
 from .store.writer import translate
 from .strategies import Strategy, strategy_named
@@ -770,8 +771,8 @@ async def _shielded(farewell: Callable[[], Awaitable[None]]) -> None:
 
 
 def _submit(run: NewRun, tx: Any) -> Submitted:
-    return changes.submit(tx, run)
+    return submit(tx, run)
 
 
 def _request(tx: Any, **arguments: Any) -> RunState:
-    return changes.request(tx, **arguments)
+    return request(tx, **arguments)

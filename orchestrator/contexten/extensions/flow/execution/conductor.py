@@ -20,8 +20,9 @@ from ..plans import Plans
 from ..recovery.retry import RetryPolicy
 from ..settings import FlowSettings
 from ..store import ClaimedRun, Event, NewRun, Store, Submitted, Transaction
-from ..store import runs as changes
+from ..store.claims import claim, release, take_over, wake_due
 from ..store.sql import SQL
+from ..store.submissions import submit, submit_and_start
 from .messages import Asked
 from .run import Opening, RunExecution
 from .timers import Alarm, Timers
@@ -81,7 +82,7 @@ class Conductor:
         """Take over what others left running, then claim."""
         self._ticking = self._group.create_task(self.timers.run(), name="timers")
         now = self._now()
-        taken = await self.store.write(lambda tx: changes.take_over(tx, self.owner, now))
+        taken = await self.store.write(lambda tx: take_over(tx, self.owner, now))
         for claimed in taken:
             await self._begin_root(claimed)
         self.kick()
@@ -102,7 +103,7 @@ class Conductor:
         if runs:
             now = self._now()
             try:
-                await self.store.write(lambda tx: changes.release(tx, runs, now))
+                await self.store.write(lambda tx: release(tx, runs, now))
             except FlowError as error:
                 logger.warning("the runs could not be given up; the next server will take them over: %s", error)
         for execution in list(self.executions.values()):
@@ -209,7 +210,7 @@ class Conductor:
     def _wake_due(self) -> None:
         self._wake_at = float("inf")
         now = self._now()
-        self.store.submit(lambda tx: changes.wake_due(tx, now), self._woken)
+        self.store.submit(lambda tx: wake_due(tx, now), self._woken)
 
     def _woken(self, _count: Any, error: BaseException | None) -> None:
         if error is not None:
@@ -278,11 +279,11 @@ async def _guarded(work: Coroutine[Any, Any, Any], name: str) -> None:
 
 
 def _submit(run: NewRun, tx: Transaction) -> Submitted:
-    return changes.submit(tx, run)
+    return submit(tx, run)
 
 
 def _submit_and_start(tx: Transaction, *, run: NewRun, owner: str, max_concurrent: int) -> Submitted:
-    return changes.submit_and_start(tx, run, owner, max_concurrent)
+    return submit_and_start(tx, run, owner, max_concurrent)
 
 
 def _unclaimed(run: NewRun) -> ClaimedRun:
@@ -312,4 +313,4 @@ def _unclaimed(run: NewRun) -> ClaimedRun:
 
 
 def _claim(tx: Transaction, *, owner: str, at: float, limit: int, max_concurrent: int) -> list[ClaimedRun]:
-    return changes.claim(tx, owner, at, limit=limit, max_concurrent=max_concurrent)
+    return claim(tx, owner, at, limit=limit, max_concurrent=max_concurrent)

@@ -23,8 +23,7 @@ from ..errors import AttemptError, FlowError, StoreError
 from ..recovery.retry import RetryPolicy
 from ..states import RunState, TaskState
 from ..store import ClaimedRun, Refused, RunMove, StoredText, Submitted, TaskRow, Transaction
-from ..store import runs as changes
-from ..store.runs import Advance
+from ..store.advances import REQUEST_PENDING, Advance, advance
 from .draft import Draft, End
 from .host import Host
 from .messages import AlarmRang, Asked, AttemptEnded, ChildEnded, GraceIsOver, Logged, Message, SubflowReady, TimeIsUp
@@ -308,7 +307,7 @@ class RunExecution:
         for effect in draft.effects:
             effect()
         self._in_flight = False  # not before: an effect may poke this run while others are still to come
-        if move.to is not None and result is not changes.REQUEST_PENDING:
+        if move.to is not None and result is not REQUEST_PENDING:
             self._leave(move)
         elif self._mailbox or self._is_poked:
             self._turn()
@@ -622,7 +621,7 @@ class RunExecution:
 def _open(submit: Callable[[Transaction], Submitted], move: RunMove, tx: Transaction) -> Submitted:
     submitted = submit(tx)
     if submitted.has_started and (move.tasks or move.logs or move.to):
-        changes.advance(tx, move)
+        advance(tx, move)
     return submitted
 
 

@@ -1,0 +1,110 @@
+"""Requests to cancel, pause or resume a run: obeyed at once where nobody owns it, else recorded for its owner."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from ..errors import IllegalMove, RunNotFound
+from ..states import RunState, TaskState
+from .claims import follow, schedule
+from .moves import move_task
+from .records import TaskMove, TaskRow
+from .sql import SQL
+from .writer import Refused, Transaction
+
+
+def request(
+    tx: Transaction,
+    run_id: str,
+    action: str,
+    at: float,
+    *,
+    reason: str | None,
+    actor: str | None,
+    tasks: Sequence[str],
+) -> RunState:
+    """Record a request to cancel, pause or resume; answers the run's state after it.
+
+    A run that nobody owns moves at once; an owned one keeps running until its owner has obeyed. `tasks` are the names
+    of the run's definition, so that a cancelled run leaves none pending. Raises RunNotFound, IllegalMove.
+    """
+    row = tx.row(SQL["run_for_request"], (run_id,))
+    if row is None:
+        raise RunNotFound(f"There is no run {run_id!r}.", next="Call list_flows(kind='runs') to see the runs.")
+    state, flow_id, pending, parent = RunState(row[0]), row[1], row[2], row[3]
+    if parent is not None and action in ("pause", "resume"):
+        raise IllegalMove(
+            f"The run {run_id} belongs to {parent} and is paused and resumed with it.",
+            next=f"Call control_flow(run_id={parent!r}, action={action!r}).",
+        )
+    if state.is_terminal:
+        if action == "cancel" and state is RunState.CANCELLED:
+            return state
+        raise IllegalMove(
+            f"The run {run_id} has ended ({state}); it cannot {action}.",
+            next=f"For a new run of it call control_flow(run_id={run_id!r}, action='retry' or 'rerun_from').",
+        )
+    if action == "resume":
+        if state is RunState.PAUSED:
+            schedule(tx, run_id, flow_id, at, actor=actor)
+            return RunState.SCHEDULED
+        if pending == "pause":
+            cursor = tx.event("run.pause_withdrawn", at, run_id=run_id, flow_id=flow_id, actor=actor)
+            tx.execute(SQL["set_request"], (None, None, cursor, run_id))
+            return state
+        raise IllegalMove(f"The run {run_id} is {state}, not paused.", next=f"Call get_flow_status(run_id={run_id!r}).")
+    if action == "pause" and (state is RunState.PAUSED or pending is not None):
+        if pending == "cancel":
+            raise IllegalMove(f"The run {run_id} is being cancelled.", next=f"Call wait_for_flow(run_id={run_id!r}).")
+        return state
+    data = json.dumps({"reason": reason}) if reason else None
+    if state is RunState.RUNNING:
+        if pending != action:
+            cursor = tx.event(f"run.{action}_requested", at, run_id=run_id, flow_id=flow_id, actor=actor, data=data)
+            tx.execute(SQL["set_request"], (action, reason, cursor, run_id))
+        return state
+    if action == "pause":
+        cursor = tx.event("run.paused", at, run_id=run_id, flow_id=flow_id, actor=actor, data=data)
+        tx.execute(SQL["pause_idle_run"], (at, reason, cursor, run_id))
+        follow(tx, run_id, RunState.PAUSED, at, None)
+        return RunState.PAUSED
+    cancel_idle(tx, run_id, flow_id, at, reason=reason, actor=actor, tasks=tasks)
+    return RunState.CANCELLED
+
+
+def cancel_idle(
+    tx: Transaction,
+    run_id: str,
+    flow_id: str,
+    at: float,
+    *,
+    reason: str | None,
+    actor: str | None,
+    tasks: Sequence[str],
+) -> None:
+    """Cancel a run that nobody owns, its sub-flows and its unfinished tasks."""
+    for child_id, _ in tx.rows(SQL["live_children"], (run_id,)):
+        child_flow = tx.row(SQL["run_flow"], (child_id,))[0]
+        cancel_idle(tx, child_id, child_flow, at, reason="its parent run was cancelled", actor=actor, tasks=())
+    for name, item, _state, attempts in tx.rows(SQL["unfinished_tasks"], (run_id,)):
+        cursor = tx.event(
+            "task.cancelled",
+            at,
+            run_id=run_id,
+            flow_id=flow_id,
+            task=name,
+            item=None if item < 0 else item,
+            attempt=attempts or None,
+        )
+        tx.execute(SQL["cancel_task"], (at, "run cancelled", cursor, run_id, name, item))
+    started = {name for (name,) in tx.rows(SQL["task_names"], (run_id,))}
+    for name in tasks:
+        if name not in started:
+            row = TaskRow(name, state=TaskState.CANCELLED, ended_at=at, reason="run cancelled")
+            move_task(tx, run_id, flow_id, TaskMove(row, TaskState.PENDING), at)
+    data = json.dumps({"reason": reason}) if reason else None
+    cursor = tx.event("run.cancelled", at, run_id=run_id, flow_id=flow_id, actor=actor, data=data)
+    tx.execute(SQL["cancel_idle_run"], (at, reason, cursor, run_id))
+    if tx.cursor.rowcount != 1:
+        raise Refused(f"run {run_id} was taken meanwhile")
