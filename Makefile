@@ -30,7 +30,7 @@ lint: $(STAMPS)/dev ## Style, formatting, types and the direction of imports
 
 .PHONY: bench
 bench: $(STAMPS)/dev ## Measure beside the ceiling and peers; keeps the table in docs/performance.md
-	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 .PHONY: conformance
 conformance: $(STAMPS)/dev node-tools ## The public MCP conformance suite against the running server

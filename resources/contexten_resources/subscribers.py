@@ -91,8 +91,8 @@ class Subscribers:
 
     async def _subscribe(self, ctx: ServerRequestContext[Any, Any], params: SubscribeRequestParams) -> EmptyResult:
         uri = str(params.uri)
-        if not uri.startswith("flow://") or len(uri) > _MAX_URI_CHARS:
-            raise MCPError(code=INVALID_PARAMS, message=f"There is no resource {uri[:200]}", data={"uri": uri[:200]})
+        if len(uri) > _MAX_URI_CHARS:  # one that names nothing is taken, and never told of
+            raise MCPError(code=INVALID_PARAMS, message=f"A URI has at most {_MAX_URI_CHARS} characters.")
         connection = _connection(ctx)
         subscriber = self._by_connection.get(connection)
         if subscriber is None:

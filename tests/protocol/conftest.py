@@ -43,6 +43,7 @@ class Gate:
 
     async def run(self, task: Any, context: Any) -> Any:
         self.reached.set()
+        context.log("warning", "waiting at the gate")
         await self.opened.wait()
         return dict(task.parameters)
 
@@ -127,7 +128,7 @@ def server_environment(database: Path, **settings: str) -> dict[str, str]:
     """The environment of a server process: this source tree, a database of its own, nothing of the developer's."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CONTEXTEN_FLOW_")}
     paths = [str(ROOT / folder) for folder in ("orchestrator", "server", "tools", "resources")]
-    kept["PYTHONPATH"] = os.pathsep.join([*paths, settings.pop("PYTHONPATH", "")])
+    kept["PYTHONPATH"] = os.pathsep.join([kept.get("PYTHONPATH", ""), *paths, settings.pop("PYTHONPATH", "")])
     kept["CONTEXTEN_FLOW_DATABASE"] = str(database)
     kept["CONTEXTEN_FLOW_CONFIG"] = str(database.parent / "no-such-file.toml")
     return {**kept, **{f"CONTEXTEN_FLOW_{name}": value for name, value in settings.items()}}

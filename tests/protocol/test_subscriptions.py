@@ -136,12 +136,13 @@ async def test_capabilities_tell_each_era_how_it_subscribes(live: Any, era: str)
         assert client.server_capabilities.resources.subscribe is True
 
 
-async def test_a_subscription_to_something_of_another_scheme_is_refused(live: Any) -> None:
+async def test_a_subscription_to_nothing_is_taken_and_one_without_measure_is_refused(live: Any) -> None:
     from mcp.shared.exceptions import MCPError
 
     async with live.client("legacy") as client:
+        await client.subscribe_resource("other://nothing")
         with pytest.raises(MCPError) as caught:
-            await client.subscribe_resource("file:///etc/passwd")
+            await client.subscribe_resource("flow://runs/" + "x" * 3000)
     assert caught.value.error.code == -32602
 
 

@@ -11,6 +11,7 @@ from mcp.server.mcpserver import Context
 
 from contexten.extensions.flow.actor import Actor
 from contexten.extensions.flow.views import RunView
+from contexten_tools.tasklogs import tell_task_logs
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,12 @@ class Call:
             actor=Actor(client=_client_name(context), transport=_transport(context, transport), tool=tool),
             context=context,
         )
+
+    async def tell_logs(self, run: RunView) -> None:
+        """Send the client what tasks logged, of the events that `run` carries, as far as it asked for logs."""
+        if self.context is not None and run.events:
+            with anyio.move_on_after(_STALLED_S):
+                await tell_task_logs(self.context.request_context, run.run_id, run.events)
 
     async def report(self, run: RunView) -> None:
         """Tell the client of a change, where it gave a progress token. Never raises: a client that left is no error."""

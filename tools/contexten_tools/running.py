@@ -147,6 +147,7 @@ def register(server: ToolServer, app: App) -> None:
         )
         if given.wait_s > 0 and run.next_poll_s > 0:
             ended = await _wait_for_end(app, run, given.wait_s, run.cursor, call)
+            await call.tell_logs(ended)
             run = ended.model_copy(
                 update={"existing": run.existing, "events": None, "more_events": None, "reset": None}
             )
@@ -162,6 +163,7 @@ def register(server: ToolServer, app: App) -> None:
             run = await app.service.wait(
                 given.run_id, timeout_s=given.timeout_s, until="change", since=since, on_progress=call.report
             )
+        await call.tell_logs(run)
         return await ended_answer(app.service, run)
 
     server.add_flow_tool(

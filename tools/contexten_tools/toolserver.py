@@ -16,13 +16,14 @@ from typing import Any
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.shared.exceptions import MCPError
-from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
+from mcp_types import CallToolResult, InputRequiredResult, SetLevelRequestParams, TextContent, ToolAnnotations
 from mcp_types import Tool as MCPTool
 
 from contexten.extensions.flow.errors import FlowError
 from contexten_tools.arguments import MALFORMED, Arguments, input_schema, parse
 from contexten_tools.calls import Call
 from contexten_tools.failures import error_result, from_flow_error, from_unexpected
+from contexten_tools.tasklogs import set_level
 from contexten_tools.text import compact
 
 Run = Callable[[Any, Call], Awaitable[dict[str, Any]]]
@@ -60,6 +61,7 @@ class ToolServer(MCPServer[Any]):
         """Called when the tools have been listed."""
         super().__init__(*args, **kwargs)
         self.middleware.append(_admit_arguments)
+        self._lowlevel_server.add_request_handler("logging/setLevel", SetLevelRequestParams, set_level)
 
     def add_flow_tool(self, tool: FlowTool) -> None:
         """Offer a tool, or hide it where it writes and the server is read-only. Raises ValueError where its name is

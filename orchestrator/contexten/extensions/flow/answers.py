@@ -312,7 +312,7 @@ class Answers:
                 task=row["task"],
                 attempt=row["attempt"],
                 item=row["item"],
-                details=json.loads(row["data"]) if row["data"] else None,
+                details=_details(row["data"]),
                 actor=row["actor"],
             )
             for row in rows
@@ -321,6 +321,16 @@ class Answers:
     async def counts(self, query: str) -> dict[str, int]:
         """How many rows in each state."""
         return {str(row[0]): int(row[1]) for row in await self._store.rows(SQL[query])}
+
+
+def _details(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    details: dict[str, Any] = json.loads(text)
+    for name in ("wake_at", "until"):  # the journal keeps times as numbers
+        if isinstance(details.get(name), int | float):
+            details[name] = iso(details[name])
+    return details
 
 
 def _task_view(row: sqlite3.Row, stage: str, items: Mapping[str, int] | None) -> TaskView:

@@ -363,10 +363,8 @@ class FlowService:
             submitted = await self._submit(run, plan)
             if submitted.is_existing:
                 await self.wait(submitted.run_id)
-            while not (submitted.is_existing or watch.has_ended):
+            while self._is_open and not (submitted.is_existing or watch.has_ended):
                 await watch.wait()
-                if not self._is_open:
-                    break
         return await self.get_run(submitted.run_id, detail="output")
 
     async def _prepare(self, request: RunRequest, actor: Actor) -> tuple[NewRun, Plan]:
@@ -449,8 +447,8 @@ class FlowService:
             events = await self._answers.events(run_id, after, limit + 1)
             more["more_events"] = True if len(events) > limit else None
             more["events"] = [event for event in events[:limit] if task is None or event.task == task]
-            if len(events) > limit:
-                more["cursor"] = events[limit - 1].cursor
+            if events[:limit]:  # they may be newer than the row
+                more["cursor"] = events[:limit][-1].cursor
         elif detail == "output":
             more["output"] = await self._output(row, run_id, task, plan)
         elif detail == "definition":
@@ -490,12 +488,13 @@ class FlowService:
         row = await self._answers.row(run_id)
         if since is None or reset:
             after = int(row["cursor"])
-        known = int(row["cursor"])
+        known = int(row["cursor"])  # what the caller knows, or has been told
         end_only = until == "end" and on_progress is None
         with self._watchers.watch(run_id, end_only=end_only) as watch, anyio.move_on_after(timeout_s):
             row = await self._answers.row(run_id)  # after the watch began: no change is missed between
             while not self._is_waited_for(row, until, after):
-                await watch.wait()
+                if self._is_open and (on_progress is None or int(row["cursor"]) == known):
+                    await watch.wait()
                 if not self._is_open:
                     break
                 row = await self._answers.row(run_id)
@@ -515,7 +514,9 @@ class FlowService:
         events = await self._answers.events(run_id, after, MAX_PAGE + 1)
         update: dict[str, Any] = {"events": events[:MAX_PAGE], "reset": True if reset else None}
         if len(events) > MAX_PAGE:
-            update |= {"more_events": True, "cursor": events[MAX_PAGE - 1].cursor}
+            update["more_events"] = True
+        if events:  # they may be newer than the row
+            update["cursor"] = events[:MAX_PAGE][-1].cursor
         return view.model_copy(update=update)
 
     async def control(

@@ -9,7 +9,7 @@ sequential tasks and stages. A `when` that names the failed task lets its task r
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -145,9 +145,11 @@ class Progression:
             if self._missing[target] == 0:
                 self._undecided.append(target)
 
-    def decide(self) -> list[Decision]:
-        """Decide every task whose time has come. A skip is final here; ready tasks end through `finish`."""
-        decisions = []
+    def decide(self) -> Iterator[Decision]:
+        """Decide every task whose time has come. A skip is final here; ready tasks end through `finish`.
+
+        Each decision is to be taken up before the next one is asked for: conditions see what was decided before.
+        """
         while self._undecided:
             node = self._undecided.popleft()
             if node.kind == "start":
@@ -161,24 +163,22 @@ class Progression:
                 continue  # it was decided before, and ends through `finish`
             else:
                 decision = self.judge(node.name)
-                decisions.append(decision)
                 if decision.verdict is not Verdict.READY:
                     state = TaskState.SKIPPED if decision.verdict is Verdict.SKIPPED else TaskState.FAILED
                     self.finish(decision.task, state, decision.reason)
+                yield decision
                 continue
             self._release(node)
-        return decisions
 
     def _start_stage(self, stage: StageNode) -> None:
         blocked: frozenset[str] = frozenset().union(*(self._passed_on[name] for name in stage.depends_on))
         if stage.when is not None:
             blocked -= stage.requires
-            if not blocked:
-                try:
-                    if not self._holds(stage.when):
-                        self._stage_reason[stage.name] = f"the condition of stage {stage.name} is false"
-                except AttemptError as error:
-                    self._stage_reason[stage.name] = f"!{error.message}"
+            try:
+                if not self._holds(stage.when):
+                    self._stage_reason[stage.name] = f"the condition of stage {stage.name} is false"
+            except AttemptError as error:
+                self._stage_reason[stage.name] = f"!{error.message}"
         self._blocked[stage.name] = blocked
 
     def _end_stage(self, stage: StageNode) -> None:
@@ -206,6 +206,9 @@ class Progression:
     def judge(self, task: str) -> Decision:
         """Decide one task whose predecessors are all decided."""
         node = self._plan.tasks[task]
+        blocked = self._blocked[node.stage] - node.tolerates
+        if blocked:
+            return Decision(task, Verdict.SKIPPED, f"{UPSTREAM}: {min(blocked)}")
         stage_reason = self._stage_reason.get(node.stage)
         if stage_reason is not None:
             if stage_reason.startswith("!"):

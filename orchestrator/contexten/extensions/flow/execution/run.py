@@ -8,7 +8,6 @@ one step at a time, without locks, and a wake-up cannot be lost.
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 from collections import deque
@@ -18,19 +17,18 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..definition import NotJson, Plan, Scope, check_json
-from ..errors import AttemptError, FlowError, StoreError
-from ..recovery.retry import RetryPolicy
+from ..definition import Plan, check_json
+from ..errors import FlowError, StoreError
 from ..states import RunState, TaskState
-from ..store import ClaimedRun, Refused, RunMove, StoredText, Submitted, TaskRow, Transaction
+from ..store import ClaimedRun, Refused, RunMove, StoredText, Submitted, Transaction
 from ..store.advances import REQUEST_PENDING, Advance, advance
 from .draft import Draft, End
 from .host import Host
 from .messages import AlarmRang, Asked, AttemptEnded, ChildEnded, GraceIsOver, Logged, Message, SubflowReady, TimeIsUp
 from .outcome import CutOff, Failed, Succeeded
-from .progression import Progression, Verdict
 from .starting import Starter
-from .unit import Fan, Unit
+from .tasks import RunTasks
+from .unit import Unit
 
 logger = logging.getLogger(__name__)
 
@@ -56,36 +54,20 @@ class RunExecution:
         self.parent = parent
         self.run_id = claimed.run_id
         self.flow_id = claimed.flow_id
-        self.units: dict[str, Unit] = {}
-        self.fans: dict[str, Fan] = {}
         self.children: dict[str, RunExecution] = {}
         self._mailbox: deque[Message] = deque()
         self._in_flight = False
         self._is_poked = False
+        self._is_turning = True  # until it is started: what is posted before waits in the mailbox
         self._is_over = False
         self._ending: End | None = None
         self._grace_is_over = False
         self._is_pausing = claimed.request == "pause"
         self._deadline: Any = None
         self._opening: Opening | None = None
-        self.scope = Scope(
-            inputs=json.loads(claimed.inputs),
-            context=dict(plan.definition.context),
-            run={
-                "id": claimed.run_id,
-                "flow_id": claimed.flow_id,
-                "name": claimed.name,
-                "version": claimed.version,
-                "priority": claimed.priority,
-            },
-            task=self._task_in_scope,
-            secret=host.vault.value,
-        )
-        self.given_inputs: dict[str, Any] = json.loads(claimed.inputs)
-        """The inputs as agents get them: a copy of their own, since they may change it."""
-        self.given_context: dict[str, Any] = copy.deepcopy(dict(plan.definition.context))
+        self.tasks = RunTasks(host, claimed, plan, self._ring)
         self.starter = Starter(self)
-        self._restore(claimed.tasks)
+        self.starter.restore(self.tasks.left_behind)
 
     # What others see
     @property
@@ -93,25 +75,19 @@ class RunExecution:
         """Nothing works on it now: only times are waited for."""
         if self._is_over or self._in_flight or self._mailbox:
             return self._is_over
-        return not self.starter.is_starved and not any(unit.is_busy for unit in self._live_units())
+        return not self.starter.is_starved and not self.tasks.are_busy
 
     @property
     def has_attempts(self) -> bool:
         """Whether attempts of it, or of its sub-flows, are under way, or a change is."""
         return (
-            self._in_flight
-            or any(unit.attempt is not None for unit in self._live_units())
-            or any(child.has_attempts for child in self.children.values())
+            self._in_flight or self.tasks.have_attempts or any(child.has_attempts for child in self.children.values())
         )
 
     def wake_at(self) -> float | None:
         """The earliest time that it waits for, sub-flows and the run's own limit included."""
-        times = [unit.row.wake_at for unit in self._live_units() if unit.row.wake_at is not None]
-        times += [at for child in self.children.values() if (at := child.wake_at()) is not None]
-        limit = self._time_limit()
-        if limit is not None:
-            times.append(limit)
-        return min(times, default=None)
+        times = [self.tasks.wake_at(), self._time_limit(), *(child.wake_at() for child in self.children.values())]
+        return min((at for at in times if at is not None), default=None)
 
     def start(self, opening: Opening | None = None) -> None:
         """Take the first turn; with `opening`, record the run itself in the same change."""
@@ -124,7 +100,7 @@ class RunExecution:
             else:
                 self._deadline = self.host.timers.after(left, lambda: self.post(TimeIsUp()))
         for child in self.claimed.children:
-            unit = self._unit_of_child(child)
+            unit = self.tasks.find(child.parent_task or "", child.parent_item)
             if unit is None:
                 continue
             if child.state.is_terminal:
@@ -133,6 +109,7 @@ class RunExecution:
                 self.host.spawn(self._resume_child, unit, child, name=f"resume {child.run_id}")
         if self.claimed.request == "cancel":
             self._mailbox.append(Asked("cancel", self.claimed.reason))
+        self._is_turning = False
         self._turn()
 
     def post(self, message: Message) -> None:
@@ -146,6 +123,9 @@ class RunExecution:
         """Whether the run is being cancelled or timed out."""
         return self._ending is not None
 
+    def _ring(self, unit: Unit) -> None:
+        self.post(AlarmRang(unit))
+
     def poke(self) -> None:
         """An agent may have a free place, or a sub-flow has become idle."""
         self._is_poked = True
@@ -153,9 +133,7 @@ class RunExecution:
 
     def cut_off(self) -> None:
         """End the attempts in flight without recording them: the service stops, the next server runs them again."""
-        for unit in self._live_units():
-            if unit.attempt is not None:
-                unit.attempt.end()
+        self.tasks.cut_off()
         for child in list(self.children.values()):
             child.cut_off()
 
@@ -164,40 +142,7 @@ class RunExecution:
         self.cut_off()
         self._leave()
 
-    # Restoring
-    def _restore(self, rows: list[TaskRow]) -> None:
-        finished: dict[str, tuple[TaskState, str | None]] = {}
-        loose: list[Unit] = []
-        for row in rows:
-            node = self.plan.tasks.get(row.task)
-            if node is None:
-                continue
-            unit = Unit(row, node)
-            if row.item < 0:
-                self.units[row.task] = unit
-                if row.state.is_terminal:
-                    finished[row.task] = (row.state, row.reason)
-                    continue
-                if row.items is not None:
-                    self.fans[row.task] = Fan(unit, json.loads(row.items.text))
-                    continue
-            loose.append(unit)
-        self.progression = Progression(
-            self.plan,
-            self.host.plans.graph(self.plan),
-            finished,
-            self.units.keys() - finished.keys(),
-            lambda template: template.test(self.scope),
-        )
-        self.starter.restore([unit for unit in loose if not unit.row.state.is_terminal or unit.row.item >= 0])
-
-    def _unit_of_child(self, child: ClaimedRun) -> Unit | None:
-        name, item = child.parent_task or "", child.parent_item
-        if item is None:
-            return self.units.get(name)
-        fan = self.fans.get(name)
-        return fan.units.get(item) if fan is not None else None
-
+    # Sub-flows
     async def _resume_child(self, unit: Unit, claimed: ClaimedRun) -> None:
         try:
             plan, _ = await self.host.plans.plan_of(claimed.flow_id, claimed.version)
@@ -223,7 +168,7 @@ class RunExecution:
     def child_left(self, child: RunExecution, ended: ChildEnded | None) -> None:
         """A sub-flow's run ended, or is no longer driven."""
         self.children.pop(child.run_id, None)
-        for unit in self._live_units():
+        for unit in list(self.tasks.live):
             if unit.child is child:
                 unit.child = None
         if ended is not None:
@@ -233,8 +178,15 @@ class RunExecution:
 
     # Turns
     def _turn(self) -> None:
-        if self._in_flight or self._is_over:
+        if self._in_flight or self._is_over or self._is_turning:
             return
+        self._is_turning = True
+        try:
+            self._take_turn()
+        finally:
+            self._is_turning = False
+
+    def _take_turn(self) -> None:
         self._is_poked = False
         draft = Draft(self._now())
         while self._mailbox:
@@ -249,7 +201,7 @@ class RunExecution:
         end = draft.end
         for unit in draft.units():
             if unit.row.state.is_terminal:
-                self.starter.live.pop(unit, None)
+                self.tasks.live.pop(unit, None)
         move = RunMove(
             run_id=self.run_id,
             flow_id=self.flow_id,
@@ -344,7 +296,7 @@ class RunExecution:
         self._mailbox.clear()
         if self._deadline is not None:
             self._deadline.cancel()
-        for unit in self._live_units():
+        for unit in list(self.tasks.live):
             unit.disarm()
         for child in list(self.children.values()):
             child.lose()
@@ -352,7 +304,7 @@ class RunExecution:
         if self.parent is not None:
             ended = None
             if move is not None and move.to is not None and move.to.is_terminal:
-                waiting = self.parent._unit_of_child(self.claimed)  # noqa: SLF001 - the same class
+                waiting = self.parent.tasks.find(self.claimed.parent_task or "", self.claimed.parent_item)
                 if waiting is not None:
                     ended = ChildEnded(waiting, move.to, move.output, move.error)
             self.parent.child_left(self, ended)
@@ -368,7 +320,7 @@ class RunExecution:
                     self.starter.ready.append(unit)
                 elif unit.row.state is TaskState.WAITING and unit.child is None:
                     value = {"waited_until": _iso(unit.row.wake_at)}
-                    self.complete(unit, StoredText.of(check_json(value, max_bytes=1000)), draft)
+                    self.tasks.complete(unit, StoredText.of(check_json(value, max_bytes=1000)), draft)
             case SubflowReady():
                 self.starter.start_subflow(message, draft)
             case ChildEnded(unit, state, output, error):
@@ -408,11 +360,11 @@ class RunExecution:
 
     def _attempt_ended(self, unit: Unit, outcome: Succeeded | Failed | CutOff, draft: Draft) -> None:
         if isinstance(outcome, Succeeded):
-            self.complete(unit, outcome.text, draft)
+            self.tasks.complete(unit, outcome.text, draft)
         elif self._ending is not None:
             draft.move(unit, TaskState.CANCELLED, reason=self._ending.reason or "run cancelled")
         elif isinstance(outcome, Failed):
-            self.fail(unit, outcome, draft)
+            self.tasks.fail(unit, outcome, draft)
         # else: cut off by an orderly stop; the row stays running for the next server
 
     def _child_ended(
@@ -421,118 +373,31 @@ class RunExecution:
         if unit.row.state is not TaskState.WAITING:
             return
         if state is RunState.COMPLETED and output is not None:
-            draft.move(unit, TaskState.COMPLETED, output=output)
-            self._after_end(unit, draft)
+            self.tasks.complete(unit, output, draft)
         elif self._ending is not None:
             draft.move(unit, TaskState.CANCELLED, reason=self._ending.reason or "run cancelled")
         else:
             cause = json.loads(error) if error else {}
             child_id = unit.row.child_run_id
             message = f"The sub-flow's run {child_id} was {state}: {cause.get('message', 'it was cancelled')}"
-            self.fail(unit, Failed(kind=cause.get("kind", "agent_failure"), message=message), draft)
-
-    def complete(self, unit: Unit, text: StoredText, draft: Draft) -> None:
-        """Record a unit's output."""
-        draft.move(unit, TaskState.COMPLETED, output=text, error=None)
-        self._after_end(unit, draft)
-
-    def fail(self, unit: Unit, failure: Failed, draft: Draft, *, final: bool = False) -> None:
-        """Record a failed try: the unit is tried again, or has failed."""
-        row = unit.row
-        tries = row.attempts - row.interruptions
-        policy = self._policy(unit)
-        decision = policy.decide(failure.kind, tries, self.host.clock.random)
-        error = failure.as_json(task=row.task, attempt=row.attempts)
-        data: dict[str, Any] = {"kind": failure.kind, "message": failure.message}
-        if failure.details:
-            data["details"] = failure.details
-        if decision.retry and not final and row.state is not TaskState.PENDING:
-            data |= {"delay_s": round(decision.delay_s, 3), "reason": decision.reason}
-            wake_at = draft.at + decision.delay_s
-            draft.move(unit, TaskState.RETRYING, data=data, error=error, wake_at=wake_at, child_run_id=None)
-            self.arm(unit, decision.delay_s)
-            return
-        data["reason"] = "it would fail again" if final else decision.reason
-        draft.move(unit, TaskState.FAILED, data=data, error=error)
-        self._after_end(unit, draft)
-
-    def _policy(self, unit: Unit) -> RetryPolicy:
-        retry = unit.node.task.retry
-        if retry is not None:
-            return RetryPolicy.of(retry, self.host.default_retry)
-        if unit.node.task.type == "flow":
-            return RetryPolicy(max_attempts=1)  # the sub-flow's own tasks were tried again already
-        return self.host.default_retry
-
-    def arm(self, unit: Unit, seconds: float) -> None:
-        """Wake a unit after some time."""
-        unit.disarm()
-        if seconds <= 0:
-            self._mailbox.append(AlarmRang(unit))
-            self._is_poked = True
-        else:
-            unit.alarm = self.host.timers.after(seconds, lambda: self.post(AlarmRang(unit)))
-
-    def _after_end(self, unit: Unit, draft: Draft) -> None:
-        row = unit.row
-        if row.item < 0:
-            self.progression.finish(row.task, row.state, row.reason)
-            return
-        fan = self.fans[row.task]
-        fan.active -= 1
-        if row.state is TaskState.FAILED and fan.first_failure is None:
-            fan.first_failure = unit
-        self.finish_fan(fan, draft)
-
-    def finish_fan(self, fan: Fan, draft: Draft) -> None:
-        """End a for_each whose items have all ended."""
-        if not fan.is_over or fan.unit.row.state.is_terminal or self._ending is not None:
-            return
-        if fan.is_stopped and fan.first_failure is not None:
-            item = fan.first_failure
-            cause = item.error or {}
-            message = f"Item {item.row.item} failed: {cause.get('message', '')}"
-            self.fail(fan.unit, Failed(kind=cause.get("kind", "unknown"), message=message), draft, final=True)
-            return
-        units = (fan.units.get(index) for index in range(len(fan.values)))
-        texts = [unit.row.output.text if unit is not None and unit.row.output else "null" for unit in units]
-        stored = StoredText.of(f"[{','.join(texts)}]")
-        if stored.size > self.host.settings.max_output_bytes:
-            message = f"The items' outputs together have {stored.size} bytes, over max_output_bytes."
-            self.fail(fan.unit, Failed(kind="invalid", message=message), draft, final=True)
-            return
-        draft.move(fan.unit, TaskState.COMPLETED, output=stored, data={"items": len(texts)})
-        self._after_end(fan.unit, draft)
+            self.tasks.fail(unit, Failed(kind=cause.get("kind", "agent_failure"), message=message), draft)
 
     # Moving on
     def _move_on(self, draft: Draft) -> None:
         if self._ending is not None:
-            if self._grace_is_over or not (self.children or any(unit.is_busy for unit in self._live_units())):
-                self._end(draft, self._ending)
+            if self._grace_is_over or not (self.children or self.tasks.are_busy):
+                draft.end = self.tasks.cancel(draft, self._ending)
             return
         if self._is_pausing:
-            if not any(unit.is_busy for unit in self._live_units()) and self.parent is None:
+            if not self.tasks.are_busy and self.parent is None:
                 draft.end = End(RunState.PAUSED, wake_at=self.wake_at())
             return
         while True:
-            for task, verdict, reason in self.progression.decide():
-                unit = self.units[task] = Unit(TaskRow(task), self.plan.tasks[task])
-                if verdict is Verdict.READY:
-                    self.starter.ready.append(unit)
-                elif verdict is Verdict.SKIPPED:
-                    draft.move(unit, TaskState.SKIPPED, reason=reason, data={"reason": reason})
-                else:
-                    error = Failed(kind="invalid", message=reason)
-                    draft.move(
-                        unit,
-                        TaskState.FAILED,
-                        error=error.as_json(task=task, attempt=0),
-                        data={"kind": "invalid", "message": reason},
-                    )
+            self.starter.ready.extend(self.tasks.decide(draft))
             if not self.starter.start(draft):
                 break
-        if self.progression.is_done:
-            self._finish(draft)
+        if self.tasks.progression.is_done:
+            draft.end = self.tasks.end()
         elif self.parent is None and not self.host.is_stopping and self._may_park():
             draft.end = End(RunState.WAITING, wake_at=self.wake_at())
 
@@ -545,7 +410,7 @@ class RunExecution:
             return False
         soon = now + PARK_AFTER_S
         is_worth_it = False
-        for unit in self._live_units():
+        for unit in list(self.tasks.live):
             if unit.is_busy:
                 return False
             if unit.row.state is TaskState.WAITING or (unit.row.wake_at or 0) > soon:
@@ -556,56 +421,7 @@ class RunExecution:
             is_worth_it = True
         return is_worth_it
 
-    def _finish(self, draft: Draft) -> None:
-        failed = self.progression.failures(tolerated=False)
-        tolerated = self.progression.failures(tolerated=True)
-        if failed:
-            error = self.units[failed[0]].row.error
-            draft.end = End(RunState.FAILED, error=error, failed_tasks=failed + tolerated)
-            return
-        try:
-            text = self._output()
-        except (AttemptError, NotJson) as problem:
-            message = f"The flow's output cannot be made: {problem}"
-            error = Failed(kind="invalid", message=message).as_json(task="", attempt=0)
-            draft.end = End(RunState.FAILED, error=error, failed_tasks=tolerated)
-            return
-        draft.end = End(RunState.COMPLETED, output=StoredText.of(text), failed_tasks=tolerated)
-
-    def _output(self) -> str:
-        limit = self.host.settings.max_output_bytes
-        if self.plan.output is not None:
-            value = self.host.vault.mask(self.plan.output.render(self.scope))
-            return check_json(value, max_bytes=limit)
-        stages = [stage for stage in self.plan.stages if stage.tasks]
-        names = stages[-1].tasks if stages else ()
-        rows = ((name, self.units[name].row.output) for name in names)
-        return "{" + ",".join(f'"{name}":{stored.text if stored else "null"}' for name, stored in rows) + "}"
-
-    def _end(self, draft: Draft, end: End) -> None:
-        reason = end.reason or "run cancelled"
-        for fan in self.fans.values():
-            for unit in fan.units.values():
-                if not unit.row.state.is_terminal:
-                    draft.move(unit, TaskState.CANCELLED, reason=reason)
-        for name, node in self.plan.tasks.items():
-            own = self.units.setdefault(name, Unit(TaskRow(name), node))
-            if not own.row.state.is_terminal:
-                draft.move(own, TaskState.CANCELLED, reason=reason)
-        failed = self.progression.failures(tolerated=False) + self.progression.failures(tolerated=True)
-        draft.end = End(end.to, error=end.error, reason=end.reason, failed_tasks=failed)
-
     # The rest
-    def _live_units(self) -> list[Unit]:
-        return list(self.starter.live)
-
-    def _task_in_scope(self, name: str) -> dict[str, Any]:
-        unit = self.units.get(name)
-        if unit is None:
-            return {"output": None, "state": "pending", "error": None}
-        is_complete = unit.row.state is TaskState.COMPLETED
-        return {"output": unit.value if is_complete else None, "state": str(unit.row.state), "error": unit.error}
-
     def _limit_s(self) -> float | None:
         limits = [self.claimed.timeout_s, self.plan.definition.context.get("timeout")]
         return min((limit for limit in limits if limit is not None), default=None)

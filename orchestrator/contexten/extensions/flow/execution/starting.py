@@ -20,9 +20,11 @@ from ..store import ClaimedRun, NewRun, StoredText, TaskRow
 from ..submission import check_agents
 from .attempt import Attempt
 from .draft import Draft
+from .host import Host
 from .messages import AttemptEnded, Logged, SubflowReady
 from .outcome import Failed, Outcome
 from .progression import Verdict
+from .tasks import RunTasks
 from .unit import Fan, Unit
 
 if TYPE_CHECKING:
@@ -41,11 +43,10 @@ class Starter:
 
     def __init__(self, run: RunExecution) -> None:
         self._run = run
-        self._host = run.host
+        self._host: Host = run.host
+        self._tasks: RunTasks = run.tasks
         self.ready: deque[Unit | Fan] = deque()
         """What waits for room or for an agent, in order."""
-        self.live: dict[Unit, None] = {}
-        """What has started and not ended."""
         self.is_starved = False
         """Whether something waits for an agent, rather than for room."""
         self._interrupted: list[Unit] = []
@@ -56,7 +57,7 @@ class Starter:
         for unit in units:
             row = unit.row
             if row.item >= 0:
-                fan = self._run.fans.get(row.task)
+                fan = self._tasks.fans.get(row.task)
                 if fan is None:
                     continue
                 fan.units[row.item] = unit
@@ -65,13 +66,13 @@ class Starter:
                         fan.first_failure = unit
                     continue
                 fan.active += 1
-            self.live[unit] = None
+            self._tasks.live[unit] = None
             if row.state is TaskState.RUNNING:
                 self._interrupted.append(unit)
             elif row.wake_at is not None:
-                self._run.arm(unit, row.wake_at - now)  # where it is past, the run hears of it before it takes a turn
-        for fan in self._run.fans.values():
-            self.live[fan.unit] = None
+                self._tasks.arm(unit, row.wake_at - now)  # where it is past, the run hears of it before it takes a turn
+        for fan in self._tasks.fans.values():
+            self._tasks.live[fan.unit] = None
             fan.waiting.extend(index for index in range(len(fan.values)) if index not in fan.units)
             self.ready.append(fan)
 
@@ -113,18 +114,18 @@ class Starter:
         else:
             self.ready.append(unit)
             return False
-        self._run.fail(unit, Failed(kind="interrupted", message=message), draft, final=True)
+        self._tasks.fail(unit, Failed(kind="interrupted", message=message), draft, final=True)
         return True
 
     def _has_room(self, unit: Unit) -> bool:
         if unit.row.item >= 0 or unit.row.state is not TaskState.PENDING:
             return True
-        stage = self._run.progression.stage(unit.node.stage)
+        stage = self._tasks.progression.stage(unit.node.stage)
         if stage.max_parallel is None:
             return True
         active = sum(
             1
-            for other in self.live
+            for other in self._tasks.live
             if other.row.item < 0 and other.node.stage == stage.name and not other.row.state.is_terminal
         )
         return active < stage.max_parallel
@@ -133,10 +134,10 @@ class Starter:
         """Start a unit; answers False where it must wait for an agent."""
         row, task = unit.row, unit.node.task
         if row.item < 0 and row.state is TaskState.PENDING:
-            verdict = self._run.progression.still_wanted(row.task)
+            verdict = self._tasks.progression.still_wanted(row.task)
             if verdict is not None and verdict.verdict is Verdict.SKIPPED:
                 draft.move(unit, TaskState.SKIPPED, reason=verdict.reason, data={"reason": verdict.reason})
-                self._run.progression.finish(row.task, TaskState.SKIPPED, verdict.reason)
+                self._tasks.progression.finish(row.task, TaskState.SKIPPED, verdict.reason)
                 return True
             if unit.node.for_each is not None:
                 self._start_fan(unit, draft)
@@ -145,7 +146,7 @@ class Starter:
             self._start_wait(unit, draft)
             return True
         if task.type == "flow":
-            self.live[unit] = None
+            self._tasks.live[unit] = None
             unit.is_preparing = True
             draft.effects.append(partial(self._host.spawn, self._prepare_subflow, unit, name=f"sub-flow {row.task}"))
             if draft.is_empty:  # nothing to make durable first
@@ -163,14 +164,14 @@ class Starter:
             started_at=row.started_at or draft.at,
             wake_at=None,
         )
-        self.live[unit] = None
+        self._tasks.live[unit] = None
         draft.effects.append(partial(self._launch, unit, agent))
         return True
 
     def _scope(self, unit: Unit) -> Scope:
         if unit.row.item < 0:
-            return self._run.scope
-        return self._run.scope.for_item(self._run.fans[unit.row.task].values[unit.row.item], unit.row.item)
+            return self._tasks.scope
+        return self._tasks.scope.for_item(self._tasks.fans[unit.row.task].values[unit.row.item], unit.row.item)
 
     # Agents
     def _launch(self, unit: Unit, agent: Agent) -> None:
@@ -187,14 +188,15 @@ class Starter:
                 word = str(level).encode("utf-8", "replace").decode()[:16]
                 self._host.call_soon(partial(run.post, Logged(unit, word, text)))
 
+        inputs, given = self._tasks.given()
         context = AttemptContext(
             run_id=run.run_id,
             flow_id=run.flow_id,
             task=row.task,
             attempt=number,
             attempt_id=f"{run.run_id}:{place}:{number}",
-            inputs=run.given_inputs,
-            context=run.given_context,
+            inputs=inputs,
+            context=given,
             item_index=None if row.item < 0 else row.item,
             timeout_s=unit.node.task.timeout_s,
             log_sink=log,
@@ -226,20 +228,20 @@ class Starter:
     def _start_fan(self, unit: Unit, draft: Draft) -> None:
         limit = self._host.settings.max_for_each_items
         try:
-            values = unit.node.for_each.render(self._run.scope) if unit.node.for_each is not None else []
+            values = unit.node.for_each.render(self._tasks.scope) if unit.node.for_each is not None else []
             if not isinstance(values, list | tuple):
                 raise AttemptError(f"for_each is not a list but {type(values).__name__}", kind="invalid")
             if len(values) > limit:
                 raise AttemptError(f"for_each has {len(values)} items; the limit is {limit}", kind="invalid")
             text = check_json(list(values), max_bytes=self._host.settings.max_output_bytes)
         except AttemptError as error:
-            self._run.fail(unit, Failed(kind=error.kind, message=error.message), draft, final=True)
+            self._tasks.fail(unit, Failed(kind=error.kind, message=error.message), draft, final=True)
             return
         except NotJson as error:
-            self._run.fail(unit, Failed(kind="invalid", message=f"for_each {error}"), draft, final=True)
+            self._tasks.fail(unit, Failed(kind="invalid", message=f"for_each {error}"), draft, final=True)
             return
         if not values:
-            self._run.complete(unit, StoredText.of("[]"), draft)
+            self._tasks.complete(unit, StoredText.of("[]"), draft)
             return
         draft.move(
             unit,
@@ -248,10 +250,10 @@ class Starter:
             started_at=draft.at,
             data={"items": len(values)},
         )
-        self.live[unit] = None
+        self._tasks.live[unit] = None
         fan = Fan(unit, list(values))
         fan.waiting.extend(range(len(values)))
-        self._run.fans[unit.row.task] = fan
+        self._tasks.fans[unit.row.task] = fan
         self.ready.append(fan)
 
     def _start_items(self, fan: Fan, draft: Draft) -> bool:
@@ -268,7 +270,7 @@ class Starter:
                 return True
             fan.waiting.popleft()
         if fan.is_over:
-            self._run.finish_fan(fan, draft)
+            self._tasks.finish_fan(fan, draft)
             return False
         return bool(fan.waiting)
 
@@ -277,15 +279,15 @@ class Starter:
         try:
             due = self._due(unit.node.parameters.render(self._scope(unit)), draft.at)
         except AttemptError as error:
-            self._run.fail(unit, Failed(kind=error.kind, message=error.message), draft, final=True)
+            self._tasks.fail(unit, Failed(kind=error.kind, message=error.message), draft, final=True)
             return
         if due <= draft.at:
             value = {"waited_until": datetime.fromtimestamp(due, UTC).isoformat()}
-            self._run.complete(unit, StoredText.of(check_json(value, max_bytes=1000)), draft)
+            self._tasks.complete(unit, StoredText.of(check_json(value, max_bytes=1000)), draft)
             return
         draft.move(unit, TaskState.WAITING, started_at=draft.at, wake_at=due, data={"until": due})
-        self.live[unit] = None
-        draft.effects.append(partial(self._run.arm, unit, due - draft.at))
+        self._tasks.live[unit] = None
+        draft.effects.append(partial(self._tasks.arm, unit, due - draft.at))
 
     @staticmethod
     def _due(parameters: Any, now: float) -> float:
@@ -333,7 +335,7 @@ class Starter:
         row = unit.row
         unit.is_preparing = False
         if plan is None:
-            self._run.fail(unit, Failed(kind="invalid", message=message.problem), draft, final=True)
+            self._tasks.fail(unit, Failed(kind="invalid", message=message.problem), draft, final=True)
             return
         if run.is_ending:
             return

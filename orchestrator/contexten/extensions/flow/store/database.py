@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import aiosqlite
 import psutil
 
-from ..errors import StoreBusy, StoreCorrupt, StoreError, StoreReadOnly, StoreTooNew
+from ..errors import Closing, StoreBusy, StoreCorrupt, StoreError, StoreReadOnly, StoreTooNew
 from .lock import FileLock
 from .sql import SQL
 from .writer import LOCK_TIMEOUT_S, Committed, Pending, Transaction, Writer, translate
@@ -273,7 +273,7 @@ class Store:
         if not batch:
             return
         if self._writer is None:
-            error = StoreError("The database is closed.")
+            error = Closing("The database is closed.")
             for pending in batch:
                 pending.settle(None, error)
             return
@@ -294,7 +294,7 @@ class Store:
     async def rows(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[sqlite3.Row]:
         """All rows of a query. Raises StoreError."""
         if self._reader is None:
-            raise StoreError("The database is closed.")
+            raise Closing("The database is closed.")
         try:
             return list(await self._reader.execute_fetchall(sql, parameters))
         except sqlite3.Error as error:

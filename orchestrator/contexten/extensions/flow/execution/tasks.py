@@ -1,0 +1,239 @@
+"""The tasks of one run in memory: where each stands, what an outcome makes of it, and how they end together."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+from ..definition import NotJson, Plan, Scope, check_json
+from ..errors import AttemptError
+from ..recovery.retry import RetryPolicy
+from ..states import RunState, TaskState
+from ..store import ClaimedRun, StoredText, TaskRow
+from .draft import Draft, End
+from .host import Host
+from .outcome import Failed
+from .progression import Progression, Verdict
+from .unit import Fan, Unit
+
+
+class RunTasks:
+    """Units by name, for_eachs under way, and the walk through the plan. Its run's execution alone uses it."""
+
+    def __init__(self, host: Host, claimed: ClaimedRun, plan: Plan, ring: Callable[[Unit], None]) -> None:
+        """`ring` is called when the time came for which a unit waited."""
+        self._host = host
+        self._plan = plan
+        self._ring = ring
+        self.units: dict[str, Unit] = {}
+        self.fans: dict[str, Fan] = {}
+        self.live: dict[Unit, None] = {}
+        """What has started and not ended."""
+        self.scope = Scope(
+            inputs=json.loads(claimed.inputs),
+            context=dict(plan.definition.context),
+            run={
+                "id": claimed.run_id,
+                "flow_id": claimed.flow_id,
+                "name": claimed.name,
+                "version": claimed.version,
+                "priority": claimed.priority,
+            },
+            task=self._in_scope,
+            secret=host.vault.value,
+        )
+        self._inputs = claimed.inputs
+        self.left_behind = self._restore(claimed.tasks)
+        """Units that an earlier owner left unfinished, and ended items of unfinished for_eachs."""
+
+    def _restore(self, rows: list[TaskRow]) -> list[Unit]:
+        finished: dict[str, tuple[TaskState, str | None]] = {}
+        loose: list[Unit] = []
+        for row in rows:
+            node = self._plan.tasks.get(row.task)
+            if node is None:
+                continue
+            unit = Unit(row, node)
+            if row.item < 0:
+                self.units[row.task] = unit
+                if row.state.is_terminal:
+                    finished[row.task] = (row.state, row.reason)
+                    continue
+                if row.items is not None:
+                    self.fans[row.task] = Fan(unit, json.loads(row.items.text))
+                    continue
+            loose.append(unit)
+        self.progression = Progression(
+            self._plan,
+            self._host.plans.graph(self._plan),
+            finished,
+            self.units.keys() - finished.keys(),
+            lambda template: template.test(self.scope),
+        )
+        return loose
+
+    def given(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Inputs and context for an agent: copies, since it may change them."""
+        return json.loads(self._inputs), copy.deepcopy(dict(self._plan.definition.context))
+
+    def find(self, name: str, item: int | None) -> Unit | None:
+        """The unit of a task, or of an item of its for_each."""
+        if item is None:
+            return self.units.get(name)
+        fan = self.fans.get(name)
+        return fan.units.get(item) if fan is not None else None
+
+    def _in_scope(self, name: str) -> dict[str, Any]:
+        unit = self.units.get(name)
+        if unit is None:
+            return {"output": None, "state": "pending", "error": None}
+        is_complete = unit.row.state is TaskState.COMPLETED
+        return {"output": unit.value if is_complete else None, "state": str(unit.row.state), "error": unit.error}
+
+    @property
+    def are_busy(self) -> bool:
+        """Whether something works on any of them now."""
+        return any(unit.is_busy for unit in self.live)
+
+    @property
+    def have_attempts(self) -> bool:
+        """Whether attempts are under way."""
+        return any(unit.attempt is not None for unit in self.live)
+
+    def wake_at(self) -> float | None:
+        """The earliest time that any of them waits for."""
+        return min((unit.row.wake_at for unit in self.live if unit.row.wake_at is not None), default=None)
+
+    def cut_off(self) -> None:
+        """End the attempts in flight."""
+        for unit in list(self.live):
+            if unit.attempt is not None:
+                unit.attempt.end()
+
+    def decide(self, draft: Draft) -> list[Unit]:
+        """Walk on through the plan; skips and failures are recorded, the ready units answered."""
+        ready = []
+        for task, verdict, reason in self.progression.decide():
+            unit = self.units[task] = Unit(TaskRow(task), self._plan.tasks[task])
+            if verdict is Verdict.READY:
+                ready.append(unit)
+            elif verdict is Verdict.SKIPPED:
+                draft.move(unit, TaskState.SKIPPED, reason=reason, data={"reason": reason})
+            else:
+                error = Failed(kind="invalid", message=reason).as_json(task=task, attempt=0)
+                draft.move(unit, TaskState.FAILED, error=error, data={"kind": "invalid", "message": reason})
+        return ready
+
+    # Outcomes
+    def complete(self, unit: Unit, text: StoredText, draft: Draft) -> None:
+        """Record a unit's output."""
+        draft.move(unit, TaskState.COMPLETED, output=text, error=None)
+        self._after_end(unit, draft)
+
+    def fail(self, unit: Unit, failure: Failed, draft: Draft, *, final: bool = False) -> None:
+        """Record a failed try: the unit is tried again, or has failed."""
+        row = unit.row
+        tries = row.attempts - row.interruptions
+        policy = self._policy(unit)
+        decision = policy.decide(failure.kind, tries, self._host.clock.random)
+        error = failure.as_json(task=row.task, attempt=row.attempts)
+        data: dict[str, Any] = {"kind": failure.kind, "message": failure.message}
+        if failure.details:
+            data["details"] = failure.details
+        if decision.retry and not final and row.state is not TaskState.PENDING:
+            data |= {"delay_s": round(decision.delay_s, 3), "reason": decision.reason}
+            wake_at = draft.at + decision.delay_s
+            draft.move(unit, TaskState.RETRYING, data=data, error=error, wake_at=wake_at, child_run_id=None)
+            self.arm(unit, decision.delay_s)
+            return
+        data["reason"] = "it would fail again" if final else decision.reason
+        draft.move(unit, TaskState.FAILED, data=data, error=error)
+        self._after_end(unit, draft)
+
+    def _policy(self, unit: Unit) -> RetryPolicy:
+        retry = unit.node.task.retry
+        if retry is not None:
+            return RetryPolicy.of(retry, self._host.default_retry)
+        if unit.node.task.type == "flow":
+            return RetryPolicy(max_attempts=1)  # the sub-flow's own tasks were tried again already
+        return self._host.default_retry
+
+    def arm(self, unit: Unit, seconds: float) -> None:
+        """Ring for a unit after some time; at once where that has passed."""
+        unit.disarm()
+        if seconds <= 0:
+            self._ring(unit)
+        else:
+            unit.alarm = self._host.timers.after(seconds, lambda: self._ring(unit))
+
+    def _after_end(self, unit: Unit, draft: Draft) -> None:
+        row = unit.row
+        if row.item < 0:
+            self.progression.finish(row.task, row.state, row.reason)
+            return
+        fan = self.fans[row.task]
+        fan.active -= 1
+        if row.state is TaskState.FAILED and fan.first_failure is None:
+            fan.first_failure = unit
+        self.finish_fan(fan, draft)
+
+    def finish_fan(self, fan: Fan, draft: Draft) -> None:
+        """End a for_each whose items have all ended."""
+        if not fan.is_over or fan.unit.row.state.is_terminal:
+            return
+        if fan.is_stopped and fan.first_failure is not None:
+            item = fan.first_failure
+            cause = item.error or {}
+            message = f"Item {item.row.item} failed: {cause.get('message', '')}"
+            self.fail(fan.unit, Failed(kind=cause.get("kind", "unknown"), message=message), draft, final=True)
+            return
+        units = (fan.units.get(index) for index in range(len(fan.values)))
+        texts = [unit.row.output.text if unit is not None and unit.row.output else "null" for unit in units]
+        stored = StoredText.of(f"[{','.join(texts)}]")
+        if stored.size > self._host.settings.max_output_bytes:
+            message = f"The items' outputs together have {stored.size} bytes, over max_output_bytes."
+            self.fail(fan.unit, Failed(kind="invalid", message=message), draft, final=True)
+            return
+        draft.move(fan.unit, TaskState.COMPLETED, output=stored, data={"items": len(texts)})
+        self._after_end(fan.unit, draft)
+
+    # Ends
+    def end(self) -> End:
+        """How the run ends, now that all of them have."""
+        failed = self.progression.failures(tolerated=False)
+        tolerated = self.progression.failures(tolerated=True)
+        if failed:
+            return End(RunState.FAILED, error=self.units[failed[0]].row.error, failed_tasks=failed + tolerated)
+        try:
+            text = self._output()
+        except (AttemptError, NotJson) as problem:
+            message = f"The flow's output cannot be made: {problem}"
+            error = Failed(kind="invalid", message=message).as_json(task="", attempt=0)
+            return End(RunState.FAILED, error=error, failed_tasks=tolerated)
+        return End(RunState.COMPLETED, output=StoredText.of(text), failed_tasks=tolerated)
+
+    def _output(self) -> str:
+        limit = self._host.settings.max_output_bytes
+        if self._plan.output is not None:
+            value = self._host.vault.mask(self._plan.output.render(self.scope))
+            return check_json(value, max_bytes=limit)
+        stages = [stage for stage in self._plan.stages if stage.tasks]
+        names = stages[-1].tasks if stages else ()
+        rows = ((name, self.units[name].row.output) for name in names)
+        return "{" + ",".join(f'"{name}":{stored.text if stored else "null"}' for name, stored in rows) + "}"
+
+    def cancel(self, draft: Draft, end: End) -> End:
+        """Cancel all that have not ended; answers the run's end with what had failed before."""
+        reason = end.reason or "run cancelled"
+        for fan in self.fans.values():
+            for unit in fan.units.values():
+                if not unit.row.state.is_terminal:
+                    draft.move(unit, TaskState.CANCELLED, reason=reason)
+        for name, node in self._plan.tasks.items():
+            own = self.units.setdefault(name, Unit(TaskRow(name), node))
+            if not own.row.state.is_terminal:
+                draft.move(own, TaskState.CANCELLED, reason=reason)
+        failed = self.progression.failures(tolerated=False) + self.progression.failures(tolerated=True)
+        return End(end.to, error=end.error, reason=end.reason, failed_tasks=failed)
