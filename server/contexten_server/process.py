@@ -14,7 +14,7 @@ import anyio.to_thread
 from contexten_resources import LiveUpdates
 from contexten_server.assembly import build_server
 from contexten_server.opening import Opening
-from contexten_server.stopping import Stop
+from contexten_server.stopping import Stop, Watchdog
 from contexten_tools import App, ToolServer
 
 if TYPE_CHECKING:
@@ -54,10 +54,13 @@ def run_process(plan: Plan, serve: Serve) -> None:
 
     Raises StoreError where the database cannot be used; what the transport raises is raised alone, not in a group.
     """
+    watchdog = Watchdog()
     try:
-        anyio.run(_run, plan, serve, backend="asyncio")
+        anyio.run(_run, plan, serve, watchdog, backend="asyncio")
     except BaseExceptionGroup as group:
         raise _first(group) from None
+    finally:
+        watchdog.cancel()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -65,8 +68,8 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-async def _run(plan: Plan, serve: Serve) -> None:
-    stop = Stop(plan.settings.stop_grace_s)
+async def _run(plan: Plan, serve: Serve, watchdog: Watchdog) -> None:
+    stop = Stop(plan.settings.stop_grace_s, watchdog)
     opening = Opening()
     app = App(
         service=opening.service,

@@ -25,8 +25,9 @@ class Stop:
     Asked for by a signal or by the end of input; `ask` may be called more than once.
     """
 
-    def __init__(self, grace_s: float) -> None:
-        """`grace_s` is what attempts under way get."""
+    def __init__(self, grace_s: float, watchdog: Watchdog) -> None:
+        """`grace_s` is what attempts under way get; the watchdog is started when the end is asked for."""
+        self._watchdog = watchdog
         self.event = anyio.Event()
         self._limit_s = grace_s + _FAREWELL_S
         self._deadline: float | None = None
@@ -42,7 +43,7 @@ class Stop:
         logger.info("Stopping: %s", why)
         self._deadline = anyio.current_time() + self._limit_s
         self.event.set()
-        _end_process_after(self._limit_s + 0.4)
+        self._watchdog.start(self._limit_s + 0.4)
 
     @property
     def left_s(self) -> float:
@@ -75,14 +76,26 @@ class Stop:
                 signal.signal(number, handler)
 
 
-def _end_process_after(seconds: float) -> None:
-    """End with code 0 then, even if a thread or a child hangs: what was acknowledged is on disk already."""
+class Watchdog:
+    """Ends the process with code 0 when its time is over, even if a thread or a child hangs: what was acknowledged is
+    on disk already."""
 
-    def end() -> None:
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+
+    def start(self, seconds: float) -> None:
+        """The time begins now."""
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def cancel(self) -> None:
+        """All has ended in order."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @staticmethod
+    def _end() -> None:
         sys.stderr.write("contexten-flow: something did not end in time; runs go on at the next start\n")
         sys.stderr.flush()
         os._exit(0)
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()

@@ -53,12 +53,12 @@ def unprivileged() -> Iterator[Path]:
     was_root = os.geteuid() == 0
     if was_root:
         os.chown(folder, NOBODY, NOBODY)
-        os.seteuid(NOBODY)
+        os.setresuid(NOBODY, NOBODY, 0)
     try:
         yield folder
     finally:
         if was_root:
-            os.seteuid(0)
+            os.setresuid(0, 0, 0)
         folder.chmod(0o700)
         shutil.rmtree(folder)
 

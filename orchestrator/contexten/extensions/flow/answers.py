@@ -164,6 +164,14 @@ class Answers:
         rows = await self._store.rows(SQL["read_runs"], (json.dumps(run_ids),))
         return {row["run_id"]: self.run_view(row) for row in rows}
 
+    async def latest_run_id(self, flow_id: str) -> str | None:
+        """The flow's latest run. Raises FlowNotFound."""
+        row = await self._store.row(SQL["read_flow"], (None, flow_id))
+        if row is None:
+            raise await self.no_flow(flow_id)
+        latest: str | None = row["latest_run_id"]
+        return latest
+
     async def runs(
         self, status: str | None, flow_id: str | None, tag: str | None, limit: int, page: str | None
     ) -> RunPage:

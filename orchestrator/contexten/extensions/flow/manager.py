@@ -9,7 +9,7 @@ from typing import Any, Literal
 from .engines import choose_engine
 from .errors import EngineUnavailable, RunNotFound
 from .executor import FlowExecutor
-from .service import Action, Detail
+from .runs import Action, Detail
 from .settings import FlowSettings
 from .sharing import Facade
 

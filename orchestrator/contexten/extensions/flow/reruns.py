@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
+from .clock import make_id
 from .definition import Plan
+from .errors import IllegalMove, InvalidArguments, TaskNotFound
+from .execution.progression import UPSTREAM
+from .flows import SavedFlow
 from .planview import predecessors
-from .states import TaskState
-from .store import TaskRow
-from .store.records import StoredText
+from .states import RunState, TaskState
+from .store import NewRun, StoredText, TaskRow
+from .strategies import Strategy
+from .views import TaskView
+
+RERUNS = ("retry", "rerun_from")
+"""The actions that make a new run."""
 
 
 def unchanged_tasks(old: Plan, new: Plan) -> set[str]:
@@ -59,4 +69,61 @@ def taken_over(
         TaskRow(name, state=TaskState.COMPLETED, started_at=at, ended_at=at, output=output, taken_over=True)
         for name, output in outputs
         if name in keep
+    )
+
+
+def check_rerun(run_id: str, state: RunState, action: str, task: str | None, plan: Plan) -> None:
+    """Raises IllegalMove where the run cannot be run again now, InvalidArguments where the task is missing."""
+    if not state.is_terminal:
+        raise IllegalMove(
+            f"The run {run_id} is {state}; only a run that has ended can be run again.",
+            next=f"Call wait_for_flow(run_id={run_id!r}) or control_flow(run_id={run_id!r}, action='cancel').",
+        )
+    if action == "retry" and state is RunState.COMPLETED:
+        raise IllegalMove(
+            f"The run {run_id} is completed; there is nothing to retry.",
+            next=f"Call control_flow(run_id={run_id!r}, action='rerun_from', task=...) or execute_flow.",
+        )
+    if action == "rerun_from" and task is None:
+        raise InvalidArguments("rerun_from needs a task.", next=f"Its tasks: {', '.join(list(plan.tasks)[:50])}.")
+
+
+def new_rerun(
+    row: Mapping[str, Any] | sqlite3.Row,
+    old: Plan,
+    flow: SavedFlow,
+    *,
+    again: str | None,
+    tasks: Sequence[TaskView],
+    outputs: Collection[tuple[str, StoredText]],
+    strategy: Strategy,
+    at: float,
+    actor: str,
+) -> NewRun:
+    """The run that repeats the one in `row`. Raises TaskNotFound where `again` is no task of the flow."""
+    if again is not None and again not in flow.plan.tasks:
+        raise TaskNotFound(
+            f"The flow {flow.flow_id!r} (version {flow.version}) has no task {again!r}.",
+            next=f"Its tasks: {', '.join(list(flow.plan.tasks)[:50])}.",
+        )
+    settled = [
+        view.name
+        for view in tasks
+        if view.state == "completed" or (view.state == "skipped" and not (view.reason or "").startswith(UPSTREAM))
+    ]
+    return NewRun(
+        run_id=make_id("run_", at),
+        flow_id=flow.flow_id,
+        version=flow.version,
+        name=flow.name,
+        framework=row["framework"],
+        priority=row["priority"],
+        queue_key=strategy.key(enqueued_at=at, priority=row["priority"]),
+        inputs=row["inputs"],
+        total=len(flow.plan.tasks),
+        created_at=at,
+        timeout_s=row["timeout_s"],
+        rerun_of=row["run_id"],
+        taken_over=taken_over(outputs, old, flow.plan, settled=settled, again=again, at=at),
+        actor=actor,
     )

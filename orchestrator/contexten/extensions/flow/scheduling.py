@@ -5,73 +5,101 @@ from __future__ import annotations
 import json
 from functools import partial
 
+from .clock import Clock
 from .errors import InvalidArguments, Issue, NotAvailableYet
+from .settings import FlowSettings
 from .store import Store, Transaction
 from .store.sql import SQL
 from .strategies import Strategy, strategy_named
+from .views import StrategyChange, StrategyState
 
 MAX_CONCURRENT = 100_000
 
 
-async def change_strategy(
-    store: Store,
-    *,
-    current: Strategy,
-    limit: int,
-    strategy: str | None,
-    max_concurrent_flows: object,
-    dry_run: bool,
-    aging_interval_s: float,
-    at: float,
-    actor: str,
-) -> tuple[Strategy, int, str]:
-    """Answers the strategy and the limit from now on, and what the change means for the queue.
+class Scheduling:
+    """The strategy and the limit of one database, as this process knows them."""
 
-    Raises InvalidArguments, NotAvailableYet.
-    """
-    if dry_run:
-        raise NotAvailableYet(
-            "dry_run is not available in this version.", next="Call set_strategy without it; it can be set back."
+    def __init__(self, store: Store, settings: FlowSettings, clock: Clock) -> None:
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        self.strategy: Strategy = self._named("fifo")
+        self.max_concurrent_flows = settings.max_concurrent_flows
+
+    def _named(self, name: object) -> Strategy:
+        return strategy_named(name, aging_interval_s=self._settings.aging_interval_s)
+
+    @property
+    def state(self) -> StrategyState:
+        """Both, as set_strategy shows them."""
+        return StrategyState(strategy=self.strategy.name, max_concurrent_flows=self.max_concurrent_flows)
+
+    async def recall(self) -> None:
+        """What the database remembers goes before the settings. Raises StoreError."""
+        strategy = await self._store.row(SQL["setting"], ("strategy",))
+        limit = await self._store.row(SQL["setting"], ("max_concurrent_flows",))
+        self.strategy = self._named(strategy[0] if strategy else self._settings.strategy)
+        self.max_concurrent_flows = int(limit[0]) if limit else self._settings.max_concurrent_flows
+
+    async def settle_queue(self) -> None:
+        """Give the queue the strategy's keys, where it has another's."""
+        keys = await self._store.row(SQL["setting"], ("queue_keys",))
+        if keys is None or keys[0] != self.strategy.name:
+            await self._store.write(partial(requeue, strategy=self.strategy))
+
+    async def change(
+        self, strategy: object, *, max_concurrent_flows: object, dry_run: bool, actor: str
+    ) -> StrategyChange:
+        """Change either or both. Raises InvalidArguments, NotAvailableYet."""
+        if dry_run:
+            raise NotAvailableYet(
+                "dry_run is not available in this version.", next="Call set_strategy without it; it can be set back."
+            )
+        if strategy is None and max_concurrent_flows is None:
+            raise InvalidArguments(
+                "set_strategy takes a strategy, max_concurrent_flows, or both.", next="Call get_metrics() for both now."
+            )
+        before = self.state
+        chosen = self.strategy if strategy is None else self._named(strategy)
+        limit = self.max_concurrent_flows if max_concurrent_flows is None else _limit(max_concurrent_flows)
+        change = partial(
+            _change,
+            chosen=None if strategy is None else chosen,
+            is_new=chosen.name != before.strategy,
+            limit=None if max_concurrent_flows is None else limit,
+            at=self._clock.timestamp(),
+            actor=actor,
         )
-    if strategy is None and max_concurrent_flows is None:
-        raise InvalidArguments(
-            "set_strategy takes a strategy, max_concurrent_flows, or both.", next="Call get_metrics() for both now."
-        )
-    chosen = current if strategy is None else strategy_named(strategy, aging_interval_s=aging_interval_s)
-    if max_concurrent_flows is not None and (
-        isinstance(max_concurrent_flows, bool)
-        or not isinstance(max_concurrent_flows, int)
-        or not 1 <= max_concurrent_flows <= MAX_CONCURRENT
-    ):
-        raise InvalidArguments(
-            f"max_concurrent_flows must be a whole number from 1 to {MAX_CONCURRENT}.",
-            issues=[
-                Issue(
-                    path="/max_concurrent_flows",
-                    code="out_of_range",
-                    message=f"1 to {MAX_CONCURRENT}",
-                    got=str(max_concurrent_flows)[:100],
-                )
-            ],
-        )
-    new_limit = max_concurrent_flows if isinstance(max_concurrent_flows, int) else limit
-    reordered = chosen.name != current.name
-    change = partial(
-        _change,
-        chosen=None if strategy is None else chosen,
-        is_new=reordered,
-        limit=None if max_concurrent_flows is None else new_limit,
-        at=at,
-        actor=actor,
+        queued = await self._store.write(change)
+        self.strategy, self.max_concurrent_flows = chosen, limit
+        return StrategyChange(before=before, after=self.state, effect=_effect(before, self.state, queued))
+
+
+def _limit(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_CONCURRENT:
+        return value
+    raise InvalidArguments(
+        f"max_concurrent_flows must be a whole number from 1 to {MAX_CONCURRENT}.",
+        issues=[
+            Issue(
+                path="/max_concurrent_flows",
+                code="out_of_range",
+                message=f"1 to {MAX_CONCURRENT}",
+                got=str(value)[:100],
+            )
+        ],
     )
-    queued = await store.write(change)
-    effect = f"{queued} queued runs"
-    effect += f" are now ordered by {chosen.name}" if reordered else f" stay ordered by {chosen.name}"
-    if new_limit != limit:
-        effect += f"; up to {new_limit} runs hold a slot (before: {limit})"
-        if new_limit < limit:
-            effect += "; runs under way keep theirs"
-    return chosen, new_limit, effect + "."
+
+
+def _effect(before: StrategyState, after: StrategyState, queued: int) -> str:
+    order = "are now ordered by" if after.strategy != before.strategy else "stay ordered by"
+    effect = f"{queued} queued runs {order} {after.strategy}"
+    new, old = after.max_concurrent_flows, before.max_concurrent_flows
+    if new != old:
+        effect += f"; up to {new} runs hold a slot (before: {old})"
+    if new < old:
+        effect += "; runs under way keep theirs"
+    return f"{effect}."
 
 
 def requeue(tx: Transaction, strategy: Strategy) -> None:

@@ -83,6 +83,8 @@ class Watchers:
     def __init__(self) -> None:
         self._listeners: dict[object, Callable[[Change], None]] = {}
         self._watches: dict[str, set[Watch]] = {}
+        self.are_closed = False
+        """Whether waiting for a change makes no sense any more."""
 
     def subscribe(self, listener: Callable[[Change], None]) -> Callable[[], None]:
         """Call `listener` with each change; answers how to stop."""
@@ -119,8 +121,9 @@ class Watchers:
                 except Exception:
                     logger.exception("a subscriber raised")
 
-    def wake_all(self) -> None:
-        """Let everybody look again: the service closes."""
+    def close(self) -> None:
+        """Nothing will be announced any more: let everybody look again."""
+        self.are_closed = True
         for watches in self._watches.values():
             for watch in watches:
                 watch.wake()

@@ -51,6 +51,7 @@ class Conductor:
         registry: AgentRegistry,
         vault: SecretVault,
         default_retry: RetryPolicy,
+        max_concurrent_flows: int,
         owner: str,
         group: asyncio.TaskGroup,
     ) -> None:
@@ -62,7 +63,7 @@ class Conductor:
         self.vault = vault
         self.default_retry = default_retry
         self.owner = owner
-        self.max_concurrent_flows = settings.max_concurrent_flows
+        self.max_concurrent_flows = max_concurrent_flows
         self.is_stopping = False
         self.timers = Timers(clock)
         self.executions: dict[str, RunExecution] = {}

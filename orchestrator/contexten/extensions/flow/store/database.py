@@ -97,10 +97,15 @@ def settle_future(future: asyncio.Future[T], result: T | None, error: BaseExcept
         future.set_result(result)  # type: ignore[arg-type]  # None is the result of a change that answers nothing
 
 
+def _nobody(committed: Committed) -> None:
+    """Who hears of commits where nobody asked to."""
+
+
 class Store:
     """The database of one process: one write thread, and a connection for reads.
 
-    `on_commit` is called on the event loop after each group that changed something, before its writers go on.
+    `on_commit`, set before it is opened, is called on the event loop after each group that changed something, before
+    its writers go on.
     """
 
     def __init__(
@@ -108,13 +113,12 @@ class Store:
         path: Path,
         *,
         durability: Literal["power", "process"] = "power",
-        on_commit: Callable[[Committed], None] = lambda committed: None,
     ) -> None:
         self.path = path.expanduser().absolute()
         self.identity = ""
         """The database's short id, part of every cursor; known once open."""
         self._durability = durability
-        self._on_commit = on_commit
+        self.on_commit: Callable[[Committed], None] = _nobody
         self._batch: list[Pending] = []
         self._flush_due = False
         self._writer: Writer | None = None
@@ -150,7 +154,7 @@ class Store:
             wal=Path(f"{self.path}-wal"),
             schema_level=SCHEMA_LEVEL,
             deliver=loop.call_soon_threadsafe,
-            on_commit=self._on_commit,
+            on_commit=self.on_commit,
         )
         self._writer.start()
 

@@ -1,0 +1,331 @@
+"""Runs: submitting, reading, waiting, controlling, running again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+
+import anyio
+
+from .actor import Actor
+from .agents.registry import AgentRegistry
+from .answers import MAX_PAGE, Answers
+from .clock import Clock
+from .definition import Plan
+from .errors import IllegalMove, InvalidArguments, TaskNotFound
+from .execution.conductor import Conductor
+from .flows import Flows
+from .plans import Plans
+from .reruns import RERUNS, check_rerun, new_rerun
+from .scheduling import Scheduling
+from .settings import FlowSettings
+from .states import RunState
+from .store import NewRun, Refused, Store, StoredText, Submitted
+from .store.database import settle_future
+from .store.requests import request
+from .store.sql import SQL
+from .store.submissions import submit
+from .submission import RunRequest, check_agents, new_run
+from .views import ControlResult, RunView, TaskView
+from .watching import Watchers
+
+Detail = Literal["summary", "tasks", "events", "output", "definition"]
+Action = Literal["cancel", "pause", "resume", "retry", "rerun_from"]
+
+ACTIONS = ("cancel", "pause", "resume", "retry", "rerun_from")
+PROGRESS_S = 0.2  # between reports of progress to one caller
+
+
+class Runs:
+    """The runs of one database."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        answers: Answers,
+        flows: Flows,
+        plans: Plans,
+        registry: AgentRegistry,
+        scheduling: Scheduling,
+        settings: FlowSettings,
+        clock: Clock,
+        watchers: Watchers,
+    ) -> None:
+        self._store = store
+        self._answers = answers
+        self._flows = flows
+        self._plans = plans
+        self._registry = registry
+        self._scheduling = scheduling
+        self._settings = settings
+        self._clock = clock
+        self._watchers = watchers
+        self.conductor: Conductor | None = None
+        """Starts runs at once, where this process drives."""
+
+    # Submitting
+    async def execute(self, request: RunRequest, actor: Actor) -> RunView:
+        """Record a run and answer at once."""
+        run, plan = await self._prepare(request, actor)
+        submitted = await self._submit(run, plan)
+        return await self._submitted(run, submitted)
+
+    async def run(self, request: RunRequest, actor: Actor) -> RunView:
+        """Record a run, wait for its end, and answer it with its output."""
+        run, plan = await self._prepare(request, actor)
+        with self._watchers.watch(run.run_id, end_only=True) as watch:
+            submitted = await self._submit(run, plan)
+            if submitted.is_existing:
+                await self.wait(submitted.run_id)
+            while not self._watchers.are_closed and not (submitted.is_existing or watch.has_ended):
+                await watch.wait()
+        return await self.get(submitted.run_id, detail="output")
+
+    async def _prepare(self, request: RunRequest, actor: Actor) -> tuple[NewRun, Plan]:
+        flow_id, workflow_def, version = request.get("flow_id"), request.get("workflow_def"), request.get("version")
+        if workflow_def is not None:
+            _, flow = await self._flows.create(
+                workflow_def,
+                name=request.get("name"),
+                description=None,
+                flow_id=flow_id,
+                validate_only=False,
+                listed=False,
+                actor=actor,
+            )
+            self._plans.keep(flow.flow_id, flow.version, flow.plan)
+        elif flow_id is not None:
+            flow = await self._flows.saved(flow_id, version)
+        else:
+            raise InvalidArguments(
+                "execute_flow takes a flow_id or a workflow_def.", next="Call list_flows() to see the flows."
+            )
+        run = new_run(
+            flow,
+            request,
+            strategy=self._scheduling.strategy,
+            registry=self._registry,
+            settings=self._settings,
+            clock=self._clock,
+            actor=actor,
+        )
+        return run, flow.plan
+
+    async def _submit(self, run: NewRun, plan: Plan) -> Submitted:
+        """Record a run, and start it at once where that is possible."""
+        try:
+            if self.conductor is None:
+                return await self._store.write(partial(_submit, run))
+            future: asyncio.Future[Submitted] = asyncio.get_running_loop().create_future()
+            self.conductor.submit(run, plan, partial(settle_future, future))
+            return await future
+        except Refused:  # another process saved a new version meanwhile
+            self._flows.forget(run.flow_id)
+            flow = await self._flows.saved(run.flow_id, None)
+            renewed = replace(run, version=flow.version, name=flow.name, total=len(flow.plan.tasks), is_latest=False)
+            return await self._submit(renewed, flow.plan)
+
+    async def _submitted(self, run: NewRun, submitted: Submitted) -> RunView:
+        if not submitted.is_existing:
+            return self._answers.new_run_view(run, submitted)
+        view = self._answers.run_view(await self._answers.row(submitted.run_id))
+        return view.model_copy(update={"existing": True})
+
+    # Reading and waiting
+    async def get(
+        self,
+        run_id: str,
+        *,
+        detail: Detail = "summary",
+        since: str | None = None,
+        task: str | None = None,
+        limit: int = MAX_PAGE,
+    ) -> RunView:
+        """Raises RunNotFound, TaskNotFound. `since` keeps only tasks and events that changed after that cursor."""
+        after, reset = self._answers.place(since)
+        row = await self._answers.row(run_id)
+        plan, _ = await self._plans.plan_of(row["flow_id"], row["version"])
+        if task is not None and task not in plan.tasks:
+            raise TaskNotFound(
+                f"The run {run_id} has no task {task!r}; it has {', '.join(list(plan.tasks)[:20])}.",
+                next=f"Call get_flow_status(run_id={run_id!r}, detail='tasks').",
+            )
+        more: dict[str, Any] = {"reset": True if reset else None}
+        tasks: list[TaskView] = []
+        if detail == "tasks" or not RunState(row["state"]).is_terminal:
+            tasks, active = await self._answers.tasks(run_id, plan, after if detail == "tasks" else 0)
+            more["active"] = active or None
+        if detail == "tasks":
+            more["tasks"] = [view for view in tasks if task is None or view.name == task]
+        elif detail == "events":
+            events = await self._answers.events(run_id, after, limit + 1)
+            more["more_events"] = True if len(events) > limit else None
+            more["events"] = [event for event in events[:limit] if task is None or event.task == task]
+            if events[:limit]:  # they may be newer than the row
+                more["cursor"] = events[:limit][-1].cursor
+        elif detail == "output":
+            more["output"] = await self._output(row, run_id, task, plan)
+        elif detail == "definition":
+            more["definition"] = plan.definition.as_dict()
+            more["inputs"] = json.loads(row["inputs"])
+        view = self._answers.run_view(row)
+        return view.model_copy(update={key: value for key, value in more.items() if value is not None})
+
+    async def _output(self, row: sqlite3.Row, run_id: str, task: str | None, plan: Plan) -> Any:
+        if task is not None:
+            return json.loads(await self._answers.output(run_id, task, plan))
+        return json.loads(row["whole_output"]) if row["whole_output"] is not None else None
+
+    async def wait(
+        self,
+        run_id: str,
+        *,
+        timeout_s: float | None = None,
+        until: Literal["end", "change"] = "end",
+        since: str | None = None,
+        on_progress: Callable[[RunView], Awaitable[None]] | None = None,
+    ) -> RunView:
+        """Wait for the run's end (or for any change after `since`), at most `timeout_s`; then what changed, as
+        `events`.
+        The end of waiting is never the end of the run. `on_progress` is called after changes, at most 5 times a second.
+
+        Raises RunNotFound, InvalidArguments.
+        """
+        after, reset = self._answers.place(since)
+        row = await self._answers.row(run_id)
+        if since is None or reset:
+            after = int(row["cursor"])
+        known = int(row["cursor"])  # what the caller knows, or has been told
+        end_only = until == "end" and on_progress is None
+        with self._watchers.watch(run_id, end_only=end_only) as watch, anyio.move_on_after(timeout_s):
+            row = await self._answers.row(run_id)  # after the watch began: no change is missed between
+            while not self._is_waited_for(row, until, after):
+                if not self._watchers.are_closed and (on_progress is None or int(row["cursor"]) == known):
+                    await watch.wait()
+                if self._watchers.are_closed:
+                    break
+                row = await self._answers.row(run_id)
+                if on_progress is not None and int(row["cursor"]) != known:
+                    known = int(row["cursor"])
+                    await on_progress(self._answers.run_view(row))
+                    if not self._is_waited_for(row, until, after):
+                        await anyio.sleep(PROGRESS_S)
+        return await self._changed(run_id, after, reset=reset)
+
+    @staticmethod
+    def _is_waited_for(row: sqlite3.Row, until: str, after: int) -> bool:
+        return RunState(row["state"]).is_terminal or (until == "change" and int(row["cursor"]) > after)
+
+    async def _changed(self, run_id: str, after: int, *, reset: bool) -> RunView:
+        view = await self.get(run_id)
+        events = await self._answers.events(run_id, after, MAX_PAGE + 1)
+        update: dict[str, Any] = {"events": events[:MAX_PAGE], "reset": True if reset else None}
+        if len(events) > MAX_PAGE:
+            update["more_events"] = True
+        if events:  # they may be newer than the row
+            update["cursor"] = events[:MAX_PAGE][-1].cursor
+        return view.model_copy(update=update)
+
+    async def task_output(self, run_id: str, task: str) -> str:
+        """A completed task's output as JSON text, whole. Raises RunNotFound, TaskNotFound, IllegalMove (no output
+        yet)."""
+        row = await self._answers.row(run_id)
+        plan, _ = await self._plans.plan_of(row["flow_id"], row["version"])
+        return await self._answers.output(run_id, task, plan)
+
+    async def run_output(self, run_id: str) -> str:
+        """A completed run's output as JSON text, whole. Raises RunNotFound, IllegalMove (no output yet)."""
+        row = await self._answers.row(run_id)
+        if row["whole_output"] is None:
+            raise IllegalMove(
+                f"The run {run_id} is {row['state']} and has no output.",
+                next=f"Call wait_for_flow(run_id={run_id!r}) or explain_flow(run_id={run_id!r}).",
+            )
+        return str(row["whole_output"])
+
+    # Controlling
+    async def control(
+        self,
+        run_id: str,
+        action: Action,
+        *,
+        task: str | None = None,
+        version: int | None = None,
+        reason: str | None = None,
+        actor: Actor,
+    ) -> ControlResult:
+        """Cancel, pause, resume, retry or rerun a run. Raises RunNotFound, IllegalMove, TaskNotFound,
+        InvalidArguments."""
+        if action not in ACTIONS:
+            raise InvalidArguments(f"There is no action {action!r}.", next=f"Use one of {', '.join(ACTIONS)}.")
+        row = await self._answers.row(run_id)
+        plan, _ = await self._plans.plan_of(row["flow_id"], row["version"])
+        if action in RERUNS:
+            return await self._run_again(row, plan, action, task, version, actor)
+        at = self._clock.timestamp()
+        change = partial(
+            _request, run_id=run_id, action=action, at=at, reason=reason, actor=str(actor), tasks=tuple(plan.tasks)
+        )
+        state = await self._store.write(change)
+        view = self._answers.run_view(await self._answers.row(run_id))
+        note = view.note
+        if state is RunState.RUNNING and action == "cancel":
+            note = f"cancelling; attempts in flight get up to {self._settings.cancel_grace_s:g} s to end"
+        return ControlResult(
+            run_id=run_id,
+            flow_id=view.flow_id,
+            action=action,
+            state=view.state,
+            note=note,
+            cursor=view.cursor,
+            next_poll_s=view.next_poll_s,
+        )
+
+    async def _run_again(
+        self, row: sqlite3.Row, old: Plan, action: str, task: str | None, version: int | None, actor: Actor
+    ) -> ControlResult:
+        check_rerun(row["run_id"], RunState(row["state"]), action, task, old)
+        flow = await self._flows.saved(row["flow_id"], version or row["version"])
+        check_agents(flow.plan, self._registry)
+        outputs = [
+            (name, StoredText(text, digest, size or 0))
+            for name, text, digest, size in await self._store.rows(SQL["read_outputs"], (row["run_id"],))
+        ]
+        tasks, _ = await self._answers.tasks(row["run_id"], old, 0)
+        run = new_rerun(
+            row,
+            old,
+            flow,
+            again=task if action == "rerun_from" else None,
+            tasks=tasks,
+            outputs=outputs,
+            strategy=self._scheduling.strategy,
+            at=self._clock.timestamp(),
+            actor=str(actor),
+        )
+        submitted = await self._submit(run, flow.plan)
+        view = self._answers.new_run_view(run, submitted)
+        return ControlResult(
+            run_id=run.run_id,
+            flow_id=view.flow_id,
+            action=action,
+            state=view.state,
+            rerun_of=run.rerun_of,
+            taken_over=[taken.task for taken in run.taken_over],
+            cursor=view.cursor,
+            next_poll_s=view.next_poll_s,
+        )
+
+
+def _submit(run: NewRun, tx: Any) -> Submitted:
+    return submit(tx, run)
+
+
+def _request(tx: Any, **arguments: Any) -> RunState:
+    return request(tx, **arguments)

@@ -1,0 +1,92 @@
+"""Requests that meet a move of the owner in one commit: whoever was acknowledged is obeyed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from contexten.extensions.flow import FlowService, FlowSettings
+from contexten.extensions.flow.errors import IllegalMove
+from contexten.extensions.flow.states import RunState
+from contexten.extensions.flow.store import ClaimedRun, RunMove, Store, Transaction
+from contexten.extensions.flow.store import runs as changes
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def store(settings: FlowSettings) -> AsyncIterator[Store]:
+    """A store with one queued run."""
+    flow = {"stages": [{"name": "only", "tasks": [{"name": "one"}]}]}
+    async with FlowService(settings, drive=False) as flows:
+        await flows.execute_flow(workflow_def=flow)
+    opened = Store(settings.database)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+def ask(tx: Transaction, run: ClaimedRun, action: str) -> RunState:
+    return changes.request(tx, run.run_id, action, 2.0, reason=None, actor="test", tasks=("one",))
+
+
+def leave(run: ClaimedRun, to: RunState, **fields: Any) -> RunMove:
+    return RunMove(run_id=run.run_id, flow_id=run.flow_id, fence=run.fence, at=3.0, to=to, **fields)
+
+
+async def claimed(store: Store) -> ClaimedRun:
+    (run,) = await store.write(lambda tx: changes.claim(tx, "owner", 1.0, limit=1, max_concurrent=1))
+    return run
+
+
+async def state_of(store: Store, run: ClaimedRun) -> str:
+    row = await store.row("SELECT state FROM runs WHERE run_id = ?", (run.run_id,))
+    assert row is not None
+    return str(row[0])
+
+
+async def test_a_resume_that_comes_before_the_pause_took_effect_wins(store: Store) -> None:
+    run = await claimed(store)
+    await store.write(lambda tx: ask(tx, run, "pause"))
+
+    def both(tx: Transaction) -> int:
+        assert ask(tx, run, "resume") is RunState.RUNNING
+        return changes.advance(tx, leave(run, RunState.PAUSED))
+
+    assert await store.write(both) == changes.REQUEST_PENDING
+    assert await state_of(store, run) == "running"
+
+
+async def test_a_cancel_that_comes_before_a_pause_or_a_wait_took_effect_wins(store: Store) -> None:
+    run = await claimed(store)
+    await store.write(lambda tx: ask(tx, run, "cancel"))
+    for state in (RunState.PAUSED, RunState.WAITING):
+        assert await store.write(lambda tx, state=state: changes.advance(tx, leave(run, state))) == changes.REQUEST_PENDING  # type: ignore[misc]  # a lambda's default has no type
+    assert await state_of(store, run) == "running"
+
+
+async def test_a_pause_that_comes_before_a_wait_took_effect_wins(store: Store) -> None:
+    run = await claimed(store)
+    await store.write(lambda tx: ask(tx, run, "pause"))
+    moved = await store.write(lambda tx: changes.advance(tx, leave(run, RunState.WAITING, wake_at=9.0)))
+    assert moved == changes.REQUEST_PENDING
+    assert await store.write(lambda tx: changes.advance(tx, leave(run, RunState.PAUSED))) != changes.REQUEST_PENDING
+    assert await state_of(store, run) == "paused"
+
+
+async def test_a_pause_does_not_take_back_a_cancel(store: Store) -> None:
+    run = await claimed(store)
+    await store.write(lambda tx: ask(tx, run, "cancel"))
+    with pytest.raises(IllegalMove, match="being cancelled"):
+        await store.write(lambda tx: ask(tx, run, "pause"))
+
+
+async def test_an_owner_that_was_passed_by_can_record_nothing(store: Store) -> None:
+    run = await claimed(store)
+    (taken,) = await store.write(lambda tx: changes.take_over(tx, "another", 2.0))
+    assert taken.fence == run.fence + 1
+    with pytest.raises(Exception, match="no longer running under fence"):
+        await store.write(lambda tx: changes.advance(tx, leave(run, RunState.COMPLETED)))
+    assert await state_of(store, run) == "running"

@@ -1,0 +1,100 @@
+"""Changing the strategy and the limit: nothing is lost, everything is remembered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from contexten.extensions.flow import FlowService, FlowSettings
+from contexten.extensions.flow.actor import Actor
+from contexten.extensions.flow.errors import InvalidArguments, NotAvailableYet
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import EndOf
+
+pytestmark = pytest.mark.anyio
+
+FLOW: dict[str, Any] = {"stages": [{"name": "only", "tasks": [{"name": "one"}]}]}
+
+
+async def queue(flows: FlowService, *priorities: int) -> list[str]:
+    return [(await flows.execute_flow(workflow_def=FLOW, priority=priority)).run_id for priority in priorities]
+
+
+async def test_the_queue_is_reordered_at_once_and_back_and_loses_no_run(settings: FlowSettings) -> None:
+    async with FlowService(settings, drive=False) as flows:
+        ids = await queue(flows, 3, 0, 4, 1)
+        assert (await flows.scheduler()).next_runs == ids
+        change = await flows.set_strategy("priority")
+        assert "4 queued runs are now ordered by priority" in change.effect
+        assert (await flows.scheduler()).next_runs == [ids[1], ids[3], ids[0], ids[2]]
+        await flows.set_strategy("fifo")
+        assert (await flows.scheduler()).next_runs == ids
+
+
+async def test_strategy_and_limit_are_remembered_over_the_settings(settings: FlowSettings) -> None:
+    async with FlowService(settings, drive=False) as flows:
+        await flows.set_strategy("priority", max_concurrent_flows=7)
+    async with FlowService(settings.model_copy(update={"max_concurrent_flows": 3})) as flows:
+        view = await flows.scheduler()
+    assert (view.strategy, view.max_concurrent_flows) == ("priority", 7)
+
+
+async def test_a_strategy_that_was_chosen_is_remembered_even_if_it_was_the_one_in_use(settings: FlowSettings) -> None:
+    async with FlowService(settings, drive=False) as flows:
+        await flows.set_strategy("fifo")
+    async with FlowService(settings.model_copy(update={"strategy": "priority"}), drive=False) as flows:
+        assert (await flows.scheduler()).strategy == "fifo"
+
+
+async def test_choosing_a_strategy_does_not_pin_the_limit_of_the_settings(settings: FlowSettings) -> None:
+    async with FlowService(settings, drive=False) as flows:
+        await flows.set_strategy("priority")
+    async with FlowService(settings.model_copy(update={"max_concurrent_flows": 3}), drive=False) as flows:
+        assert (await flows.scheduler()).max_concurrent_flows == 3
+
+
+async def test_a_queue_is_drained_after_it_was_reordered_and_the_process_ended(
+    settings: FlowSettings, end_of: EndOf
+) -> None:
+    async with FlowService(settings, drive=False) as flows:
+        ids = await queue(flows, 3, 0, 4, 1)
+        await flows.set_strategy("priority", max_concurrent_flows=1)
+    async with FlowService(settings) as flows:
+        ended = [await end_of(flows, run_id) for run_id in ids]
+    assert [run.state for run in ended] == ["completed"] * 4
+    starts = sorted(ended, key=lambda run: run.started_at or "")
+    assert [run.priority for run in starts] == [0, 1, 3, 4]
+
+
+async def test_a_change_is_in_the_journal_with_its_actor(settings: FlowSettings) -> None:
+    async with FlowService(settings, drive=False) as flows:
+        await flows.set_strategy("priority", actor=Actor(client="anna"))
+        event = (await flows.events())[-1]
+    assert (event.type, event.actor) == ("scheduler.changed", "anna/python")
+    assert event.details is not None
+    assert event.details["strategy"] == "priority"
+
+
+@pytest.mark.parametrize("limit", [0, -1, True, 1.5, 100_001])
+async def test_a_limit_out_of_range_is_refused(settings: FlowSettings, limit: Any) -> None:
+    async with FlowService(settings, drive=False) as flows:
+        with pytest.raises(InvalidArguments) as caught:
+            await flows.set_strategy(max_concurrent_flows=limit)
+        assert (await flows.scheduler()).max_concurrent_flows == 100
+    assert caught.value.issues[0].path == "/max_concurrent_flows"
+
+
+async def test_what_is_missing_unknown_or_later_is_refused_and_changes_nothing(settings: FlowSettings) -> None:
+    async with FlowService(settings, drive=False) as flows:
+        with pytest.raises(InvalidArguments, match="takes a strategy"):
+            await flows.set_strategy()
+        with pytest.raises(InvalidArguments, match="There is no strategy"):
+            await flows.set_strategy("lifo")
+        with pytest.raises(NotAvailableYet):
+            await flows.set_strategy("resource_aware")
+        with pytest.raises(NotAvailableYet, match="dry_run"):
+            await flows.set_strategy("priority", dry_run=True)
+        assert await flows.events() == []
+        assert (await flows.scheduler()).strategy == "fifo"

@@ -1,0 +1,109 @@
+"""Settings: where they come from, which source wins, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pydantic
+import pytest
+
+from contexten.extensions.flow.settings import FlowSettings, SecretGrant
+
+
+@pytest.fixture(autouse=True)
+def _clean(settings: FlowSettings) -> None:
+    """An empty folder, and no settings in the environment."""
+
+
+def test_the_defaults_are_the_safe_ones() -> None:
+    settings = FlowSettings()
+    assert settings.allow_commands == settings.allow_functions == settings.allow_paths == settings.allow_hosts == ()
+    assert settings.secrets == settings.tokens == ()
+    assert settings.durability == "power"
+    assert settings.database.name == "flow.sqlite3"
+
+
+def test_arguments_go_before_the_environment_and_that_before_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "contexten-flow.toml").write_text('strategy = "priority"\nmax_retries = 1\nmax_concurrent_flows = 1\n')
+    monkeypatch.setenv("CONTEXTEN_FLOW_MAX_RETRIES", "2")
+    monkeypatch.setenv("CONTEXTEN_FLOW_MAX_CONCURRENT_FLOWS", "2")
+    settings = FlowSettings(max_concurrent_flows=3)
+    assert (settings.strategy, settings.max_retries, settings.max_concurrent_flows) == ("priority", 2, 3)
+
+
+def test_the_environment_may_name_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text(
+        'allow_hosts = ["10.0.0.1:80"]\n[secrets.API_KEY]\nhosts = ["api.example.com"]\nvariable = "REAL_KEY"\n'
+    )
+    monkeypatch.setenv("CONTEXTEN_FLOW_CONFIG", str(other))
+    settings = FlowSettings()
+    assert settings.allow_hosts == ("10.0.0.1:80",)
+    assert settings.secrets == (SecretGrant(name="API_KEY", hosts=("api.example.com",), variable="REAL_KEY"),)
+
+
+def test_lists_in_the_environment_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONTEXTEN_FLOW_ALLOW_COMMANDS", "ls, git ,,")
+    monkeypatch.setenv("CONTEXTEN_FLOW_ALLOW_PATHS", "/a,/b c")
+    monkeypatch.setenv("CONTEXTEN_FLOW_SECRETS", "ONE,TWO@api.example.com+tool:shell,THREE@tool:python")
+    monkeypatch.setenv("CONTEXTEN_FLOW_TOKENS", "")
+    settings = FlowSettings()
+    assert settings.allow_commands == ("ls", "git")
+    assert settings.allow_paths == (Path("/a"), Path("/b c"))
+    assert settings.tokens == ()
+    assert settings.secrets == (
+        SecretGrant(name="ONE"),
+        SecretGrant(name="TWO", hosts=("api.example.com",), tools=("shell",)),
+        SecretGrant(name="THREE", tools=("python",)),
+    )
+
+
+def test_words_are_taken_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONTEXTEN_FLOW_LOG_LEVEL", "debug")
+    monkeypatch.setenv("CONTEXTEN_FLOW_STRATEGY", "PRIORITY")
+    settings = FlowSettings()
+    assert (settings.log_level, settings.strategy) == ("DEBUG", "priority")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_CONCURRENT_FLOWS", "0"),
+        ("MAX_RETRIES", "-1"),
+        ("DURABILITY", "none"),
+        ("LOG_LEVEL", "loud"),
+        ("SECRETS", "not a name"),
+        ("CANCEL_GRACE_S", "-1"),
+    ],
+)
+def test_values_out_of_range_are_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"CONTEXTEN_FLOW_{name}", value)
+    with pytest.raises(pydantic.ValidationError, match=name.lower()):
+        FlowSettings()
+
+
+def test_an_unknown_setting_in_the_file_or_as_an_argument_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(pydantic.ValidationError, match="durabilty"):
+        FlowSettings(durabilty="power")  # type: ignore[call-arg]  # the mistake that is tested
+    (tmp_path / "contexten-flow.toml").write_text("max_retriez = 1\n")
+    with pytest.raises(pydantic.ValidationError, match="max_retriez"):
+        FlowSettings()
+
+
+def test_settings_never_change_and_tokens_are_not_shown() -> None:
+    settings = FlowSettings(tokens="abcdef")  # type: ignore[arg-type]  # the environment's form
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        settings.max_retries = 5  # type: ignore[misc]  # the mistake that is tested
+    assert "abcdef" not in repr(settings)
+
+
+def test_a_secrets_value_is_read_when_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    grant = SecretGrant(name="KEY", variable="THE_KEY")
+    monkeypatch.delenv("THE_KEY", raising=False)
+    assert grant.value() is None
+    monkeypatch.setenv("THE_KEY", "first")
+    assert grant.value() == "first"
+    monkeypatch.setenv("THE_KEY", "")
+    assert grant.value() is None

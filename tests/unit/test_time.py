@@ -1,0 +1,199 @@
+"""Time, with a clock that the test advances: waits, retries, limits and pauses last as long as they say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from contexten.extensions.flow import FlowService, FlowSettings
+from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import EndOf, FakeClock, Gate
+
+pytestmark = pytest.mark.anyio
+
+HOLD = {"name": "hold", "type": "t", "required_tools": ["gate"]}
+
+
+def flow(*tasks: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"stages": [{"name": "only", "tasks": list(tasks)}], **fields}
+
+
+def wait(seconds: float, name: str = "rest") -> dict[str, Any]:
+    return {"name": name, "type": "wait", "parameters": {"seconds": seconds}}
+
+
+async def until(flows: FlowService, run_id: str, state: str) -> None:
+    with anyio.fail_after(10):
+        while (await flows.get_run(run_id)).state != state:
+            await flows.wait(run_id, until="change")
+
+
+async def test_a_wait_of_a_day_ends_after_a_day_and_no_second_sooner(
+    settings: FlowSettings, clock: FakeClock, end_of: EndOf
+) -> None:
+    async with FlowService(settings, clock=clock) as flows:
+        run = await flows.execute_flow(workflow_def=flow(wait(86_400), {"name": "after"}))
+        await until(flows, run.run_id, "waiting")
+        await clock.advance(86_399)
+        assert (await flows.get_run(run.run_id)).state == "waiting"
+        await clock.advance(1)
+        ended = await end_of(flows, run.run_id)
+    assert ended.state == "completed"
+    assert ended.duration_s == pytest.approx(86_400, abs=1)
+
+
+async def test_a_wait_that_ended_while_no_process_lived_is_over_at_the_next_start(
+    settings: FlowSettings, clock: FakeClock, end_of: EndOf
+) -> None:
+    async with FlowService(settings, clock=clock) as flows:
+        run = await flows.execute_flow(workflow_def=flow(wait(3600)))
+        await until(flows, run.run_id, "waiting")
+    await clock.advance(7200)
+    async with FlowService(settings, clock=clock) as flows:
+        await anyio.wait_all_tasks_blocked()
+        await clock.advance(0.01)
+        assert (await end_of(flows, run.run_id)).state == "completed"
+
+
+async def test_retries_come_after_their_delays(settings: FlowSettings, clock: FakeClock, end_of: EndOf) -> None:
+    times: list[float] = []
+    tried = anyio.Event()
+
+    async def down(task: TaskCall, context: AttemptContext) -> None:
+        nonlocal tried
+        times.append(clock.monotonic())
+        tried.set()
+        tried = anyio.Event()
+        raise ConnectionError
+
+    retry = {"max_attempts": 3, "delay_s": 2, "backoff": 2, "jitter": 0}
+    task = {"name": "call", "type": "t", "required_tools": ["down"], "retry": retry}
+    async with FlowService(settings, agents=[down], clock=clock) as flows:
+        run = await flows.execute_flow(workflow_def=flow(task))
+        with anyio.fail_after(10):
+            while len(times) < 3:
+                state = (await flows.get_run(run.run_id, detail="tasks")).tasks or []
+                if state[0].state == "retrying":
+                    await clock.advance(0.5)
+                else:
+                    await anyio.lowlevel.checkpoint()
+        ended = await end_of(flows, run.run_id)
+    assert ended.state == "failed"
+    assert [round(time, 1) for time in times] == [0.0, 2.0, 6.0]
+
+
+async def test_the_time_limit_of_a_run_counts_waiting_but_not_pauses(
+    settings: FlowSettings, clock: FakeClock, end_of: EndOf
+) -> None:
+    async with FlowService(settings, clock=clock) as flows:
+        paused = await flows.execute_flow(workflow_def=flow(wait(1000)), timeout_s=500)
+        plain = await flows.execute_flow(workflow_def=flow(wait(1000), context={"timeout": 500}))
+        await until(flows, paused.run_id, "waiting")
+        await until(flows, plain.run_id, "waiting")
+        await clock.advance(100)
+        await flows.control(paused.run_id, "pause")
+        await clock.advance(300)
+        await flows.control(paused.run_id, "resume")
+        await until(flows, paused.run_id, "waiting")
+        await clock.advance(101)
+        assert (await end_of(flows, plain.run_id)).state == "failed"
+        assert (await flows.get_run(paused.run_id)).state == "waiting"
+        await clock.advance(298)
+        assert (await flows.get_run(paused.run_id)).state == "waiting"
+        await clock.advance(2)
+        ended = await end_of(flows, paused.run_id)
+    assert ended.error is not None
+    assert (ended.state, ended.error.kind) == ("failed", "timeout")
+
+
+async def test_a_limit_of_a_sub_flow_ends_only_the_sub_flow(
+    settings: FlowSettings, clock: FakeClock, end_of: EndOf
+) -> None:
+    async with FlowService(settings, clock=clock) as flows:
+        await flows.create_flow(flow_id="child", workflow_def=flow(wait(1000), context={"timeout": 10}))
+        call = {"name": "call", "type": "flow", "parameters": {"flow_id": "child"}}
+        run = await flows.execute_flow(
+            workflow_def={"stages": [{"name": "s", "continue_on_task_failure": True, "tasks": [call, {"name": "after"}]}]}
+        )
+        await until(flows, run.run_id, "waiting")
+        await clock.advance(11)
+        ended = await end_of(flows, run.run_id)
+        assert (await flows.verify()).problems == []
+    assert (ended.state, ended.failed_tasks, ended.output) == ("completed", ["call"], {"call": None, "after": {}})
+
+
+async def test_a_sub_flow_that_is_cancelled_while_it_waits_is_noticed_by_its_parent(
+    settings: FlowSettings, clock: FakeClock, end_of: EndOf
+) -> None:
+    async with FlowService(settings, clock=clock) as flows:
+        await flows.create_flow(flow_id="child", workflow_def=flow(wait(86_400)))
+        call = {"name": "call", "type": "flow", "parameters": {"flow_id": "child"}}
+        run = await flows.execute_flow(workflow_def=flow(call))
+        await until(flows, run.run_id, "waiting")
+        task = ((await flows.get_run(run.run_id, detail="tasks")).tasks or [])[0]
+        assert task.child_run_id is not None
+        await flows.control(task.child_run_id, "cancel")
+        await anyio.wait_all_tasks_blocked()
+        await clock.advance(1)
+        ended = await end_of(flows, run.run_id)
+    assert ended.state == "failed"
+
+
+async def test_a_grace_that_passes_ends_a_cancelled_run_and_its_sub_flows(
+    settings: FlowSettings, clock: FakeClock, end_of: EndOf
+) -> None:
+    reached, let_go = anyio.Event(), anyio.Event()
+
+    async def clings(task: TaskCall, context: AttemptContext) -> None:
+        reached.set()
+        with anyio.CancelScope(shield=True):
+            while not let_go.is_set():
+                context.log("info", "still here")  # the sub-flow is always in the middle of a change
+                await anyio.sleep(0)
+
+    async with FlowService(settings, agents=[clings], clock=clock) as flows:
+        await flows.create_flow(
+            flow_id="child", workflow_def=flow({"name": "a", "type": "t", "required_tools": ["clings"]})
+        )
+        run = await flows.execute_flow(
+            workflow_def=flow({"name": "call", "type": "flow", "parameters": {"flow_id": "child"}})
+        )
+        with anyio.fail_after(10):
+            await reached.wait()
+        await flows.control(run.run_id, "cancel")
+        with anyio.fail_after(10):
+            while (await flows.get_run(run.run_id)).state == "running":
+                for _ in range(50):
+                    await anyio.lowlevel.checkpoint()
+                clock._elapsed += settings.cancel_grace_s
+                for _, event in list(clock._sleepers):
+                    event.set()
+        states = {view.flow_id: view.state for view in (await flows.list_runs()).runs}
+        let_go.set()
+    assert set(states.values()) == {"cancelled"}
+
+
+async def test_a_run_that_is_starved_of_agents_can_be_paused_with_its_sub_flow(
+    settings: FlowSettings, gate: Gate, end_of: EndOf
+) -> None:
+    one = gate
+    one.capacity = 1
+    async with FlowService(settings, agents=[one]) as flows:
+        await flows.create_flow(flow_id="child", workflow_def=flow(HOLD))
+        first = await flows.execute_flow(workflow_def=flow(HOLD))
+        with anyio.fail_after(10):
+            await gate.reached.wait()
+        call = {"name": "call", "type": "flow", "parameters": {"flow_id": "child"}}
+        run = await flows.execute_flow(workflow_def=flow(call))
+        with anyio.fail_after(10):
+            while len((await flows.list_runs(status="running")).runs) < 3:
+                await flows.wait(run.run_id, until="change")
+        await flows.control(run.run_id, "pause")
+        await until(flows, run.run_id, "paused")
+        await flows.control(run.run_id, "resume")
+        gate.opened.set()
+        assert [(await end_of(flows, run_id)).state for run_id in (first.run_id, run.run_id)] == ["completed"] * 2
