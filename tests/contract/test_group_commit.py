@@ -156,7 +156,8 @@ async def test_listeners_hear_of_a_commit_before_its_writers_and_never_of_a_fail
     disk: Disk, database: Path
 ) -> None:
     heard: list[str] = []
-    store = Store(database, on_commit=lambda committed: heard.extend(event.type for event in committed.events))
+    store = Store(database)
+    store.on_commit = lambda committed: heard.extend(event.type for event in committed.events)
     await store.open()
     try:
         await together(
@@ -179,7 +180,8 @@ async def test_a_listener_that_raises_keeps_nobody_waiting(database: Path, caplo
     def listen(committed: Committed) -> None:
         raise ValueError("a defect")
 
-    store = Store(database, on_commit=listen)
+    store = Store(database)
+    store.on_commit = listen
     await store.open()
     try:
         with anyio.fail_after(10):

@@ -86,7 +86,7 @@ async def test_stages_that_depend_on_none_begin_at_once(settings: FlowSettings, 
         run = await flows.execute_flow(workflow_def=flow)
         with anyio.fail_after(10):
             while "quick" not in recorder.seen:
-                await flows.wait(run.run_id, until="change")
+                run = await flows.wait(run.run_id, until="change", since=run.cursor)
         assert not gate.passed
         gate.opened.set()
         await end_of(flows, run.run_id)

@@ -110,8 +110,8 @@ async def test_pause_reaches_sub_flows_and_resume_lets_them_go_on(
             await gate.reached.wait()
             await flows.control(run.run_id, "pause")
             gate.opened.set()
-            while (await flows.get_run(run.run_id)).state != "paused":
-                await flows.wait(run.run_id, until="change")
+            while (run := await flows.get_run(run.run_id)).state != "paused":
+                await flows.wait(run.run_id, until="change", since=run.cursor)
         assert gate.passed == ["hold"]
         assert {view.state for view in (await flows.list_runs()).runs} == {"paused"}
         await flows.control(run.run_id, "resume")

@@ -48,8 +48,8 @@ def count(name: str, **fields: Any) -> dict[str, Any]:
 
 async def until(flows: FlowService, run_id: str, state: str) -> None:
     with anyio.fail_after(10):
-        while (await flows.get_run(run_id)).state != state:
-            await flows.wait(run_id, until="change")
+        while (run := await flows.get_run(run_id)).state != state:
+            await flows.wait(run_id, until="change", since=run.cursor)
 
 
 async def test_cancel_ends_attempts_in_flight_and_leaves_nothing_pending(

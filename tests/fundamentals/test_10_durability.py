@@ -143,8 +143,8 @@ async def test_a_wait_goes_on_over_a_restart(settings: FlowSettings, end_of: End
     async with FlowService(settings) as flows:
         run = await flows.execute_flow(workflow_def=flow(wait, {"name": "after"}))
         with anyio.fail_after(10):
-            while (await flows.get_run(run.run_id)).state != "waiting":
-                await flows.wait(run.run_id, until="change")
+            while (run := await flows.get_run(run.run_id)).state != "waiting":
+                await flows.wait(run.run_id, until="change", since=run.cursor)
     async with FlowService(settings) as flows:
         assert (await end_of(flows, run.run_id)).state == "completed"
 

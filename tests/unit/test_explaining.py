@@ -28,8 +28,8 @@ def flow(*tasks: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 async def until(flows: FlowService, run_id: str, state: str) -> Explanation:
     with anyio.fail_after(10):
-        while (await flows.get_run(run_id)).state != state:
-            await flows.wait(run_id, until="change")
+        while (run := await flows.get_run(run_id)).state != state:
+            await flows.wait(run_id, until="change", since=run.cursor)
     return await flows.explain(run_id=run_id)
 
 
@@ -52,10 +52,11 @@ async def test_a_running_run_says_when_a_failed_attempt_is_tried_again(settings:
     async with FlowService(settings, agents=[down]) as flows:
         run = await flows.execute_flow(workflow_def=flow(task))
         with anyio.fail_after(10):
-            while not (tasks := (await flows.get_run(run.run_id, detail="tasks")).tasks) or tasks[0].state != "retrying":
-                await flows.wait(run.run_id, until="change")
+            while "task.retrying" not in [event.type for event in await flows.events(run.run_id)]:
+                run = await flows.wait(run.run_id, until="change", since=run.cursor)
+        (call,) = (await flows.get_run(run.run_id, detail="tasks")).tasks or []
         why = await flows.explain(run_id=run.run_id)
-    assert why.waiting_for == [f"call: the next attempt at {tasks[0].next_attempt_at}"]
+    assert why.waiting_for == [f"call: the next attempt at {call.next_attempt_at}"]
 
 
 async def test_a_waiting_run_names_its_tasks_and_times(settings: FlowSettings) -> None:

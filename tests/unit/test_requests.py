@@ -11,7 +11,9 @@ from contexten.extensions.flow import FlowService, FlowSettings
 from contexten.extensions.flow.errors import IllegalMove
 from contexten.extensions.flow.states import RunState
 from contexten.extensions.flow.store import ClaimedRun, RunMove, Store, Transaction
-from contexten.extensions.flow.store import runs as changes
+from contexten.extensions.flow.store.advances import REQUEST_PENDING, advance
+from contexten.extensions.flow.store.claims import claim, take_over
+from contexten.extensions.flow.store.requests import request
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +31,7 @@ async def store(settings: FlowSettings) -> AsyncIterator[Store]:
 
 
 def ask(tx: Transaction, run: ClaimedRun, action: str) -> RunState:
-    return changes.request(tx, run.run_id, action, 2.0, reason=None, actor="test", tasks=("one",))
+    return request(tx, run.run_id, action, 2.0, reason=None, actor="test", tasks=("one",))
 
 
 def leave(run: ClaimedRun, to: RunState, **fields: Any) -> RunMove:
@@ -37,7 +39,7 @@ def leave(run: ClaimedRun, to: RunState, **fields: Any) -> RunMove:
 
 
 async def claimed(store: Store) -> ClaimedRun:
-    (run,) = await store.write(lambda tx: changes.claim(tx, "owner", 1.0, limit=1, max_concurrent=1))
+    (run,) = await store.write(lambda tx: claim(tx, "owner", 1.0, limit=1, max_concurrent=1))
     return run
 
 
@@ -53,9 +55,9 @@ async def test_a_resume_that_comes_before_the_pause_took_effect_wins(store: Stor
 
     def both(tx: Transaction) -> int:
         assert ask(tx, run, "resume") is RunState.RUNNING
-        return changes.advance(tx, leave(run, RunState.PAUSED))
+        return advance(tx, leave(run, RunState.PAUSED))
 
-    assert await store.write(both) == changes.REQUEST_PENDING
+    assert await store.write(both) == REQUEST_PENDING
     assert await state_of(store, run) == "running"
 
 
@@ -63,16 +65,16 @@ async def test_a_cancel_that_comes_before_a_pause_or_a_wait_took_effect_wins(sto
     run = await claimed(store)
     await store.write(lambda tx: ask(tx, run, "cancel"))
     for state in (RunState.PAUSED, RunState.WAITING):
-        assert await store.write(lambda tx, state=state: changes.advance(tx, leave(run, state))) == changes.REQUEST_PENDING  # type: ignore[misc]  # a lambda's default has no type
+        assert await store.write(lambda tx, state=state: advance(tx, leave(run, state))) == REQUEST_PENDING  # type: ignore[misc]  # a lambda's default has no type
     assert await state_of(store, run) == "running"
 
 
 async def test_a_pause_that_comes_before_a_wait_took_effect_wins(store: Store) -> None:
     run = await claimed(store)
     await store.write(lambda tx: ask(tx, run, "pause"))
-    moved = await store.write(lambda tx: changes.advance(tx, leave(run, RunState.WAITING, wake_at=9.0)))
-    assert moved == changes.REQUEST_PENDING
-    assert await store.write(lambda tx: changes.advance(tx, leave(run, RunState.PAUSED))) != changes.REQUEST_PENDING
+    moved = await store.write(lambda tx: advance(tx, leave(run, RunState.WAITING, wake_at=9.0)))
+    assert moved == REQUEST_PENDING
+    assert await store.write(lambda tx: advance(tx, leave(run, RunState.PAUSED))) != REQUEST_PENDING
     assert await state_of(store, run) == "paused"
 
 
@@ -85,8 +87,8 @@ async def test_a_pause_does_not_take_back_a_cancel(store: Store) -> None:
 
 async def test_an_owner_that_was_passed_by_can_record_nothing(store: Store) -> None:
     run = await claimed(store)
-    (taken,) = await store.write(lambda tx: changes.take_over(tx, "another", 2.0))
+    (taken,) = await store.write(lambda tx: take_over(tx, "another", 2.0))
     assert taken.fence == run.fence + 1
     with pytest.raises(Exception, match="no longer running under fence"):
-        await store.write(lambda tx: changes.advance(tx, leave(run, RunState.COMPLETED)))
+        await store.write(lambda tx: advance(tx, leave(run, RunState.COMPLETED)))
     assert await state_of(store, run) == "running"

@@ -28,8 +28,8 @@ def wait(seconds: float, name: str = "rest") -> dict[str, Any]:
 
 async def until(flows: FlowService, run_id: str, state: str) -> None:
     with anyio.fail_after(10):
-        while (await flows.get_run(run_id)).state != state:
-            await flows.wait(run_id, until="change")
+        while (run := await flows.get_run(run_id)).state != state:
+            await flows.wait(run_id, until="change", since=run.cursor)
 
 
 async def test_a_wait_of_a_day_ends_after_a_day_and_no_second_sooner(
@@ -191,7 +191,7 @@ async def test_a_run_that_is_starved_of_agents_can_be_paused_with_its_sub_flow(
         run = await flows.execute_flow(workflow_def=flow(call))
         with anyio.fail_after(10):
             while len((await flows.list_runs(status="running")).runs) < 3:
-                await flows.wait(run.run_id, until="change")
+                run = await flows.wait(run.run_id, until="change", since=run.cursor)
         await flows.control(run.run_id, "pause")
         await until(flows, run.run_id, "paused")
         await flows.control(run.run_id, "resume")

@@ -63,7 +63,7 @@ async def test_a_watch_does_not_wake_for_other_runs() -> None:
 async def test_closing_wakes_everybody() -> None:
     watchers = Watchers()
     with watchers.watch("run_1") as one, watchers.watch("run_2") as two, anyio.fail_after(5):
-        watchers.wake_all()
+        watchers.close()
         await one.wait()
         await two.wait()
 

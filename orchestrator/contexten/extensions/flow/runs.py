@@ -220,7 +220,10 @@ class Runs:
 
     @staticmethod
     def _is_waited_for(row: sqlite3.Row, until: str, after: int) -> bool:
-        return RunState(row["state"]).is_terminal or (until == "change" and int(row["cursor"]) > after)
+        state = RunState(row["state"])
+        if state.is_terminal or (until == "end" and state is RunState.PAUSED):  # then a person is needed
+            return True
+        return until == "change" and int(row["cursor"]) > after
 
     async def _changed(self, run_id: str, after: int, *, reset: bool) -> RunView:
         view = await self.get(run_id)

@@ -334,8 +334,8 @@ class FlowService:
         since: str | None = None,
         on_progress: Callable[[RunView], Awaitable[None]] | None = None,
     ) -> RunView:
-        """Wait for the run's end (or for any change after `since`), at most `timeout_s`; then what changed, as
-        `events`. The end of waiting is never the end of the run. `on_progress` is called after changes, at most 5
+        """Wait until the run has ended or is paused (or for any change after `since`), at most `timeout_s`; then what
+        changed, as `events`. The end of waiting is never the end of the run. `on_progress` is called after changes, at most 5
         times a second. Raises RunNotFound."""
         return await self._runs.wait(run_id, timeout_s=timeout_s, until=until, since=since, on_progress=on_progress)
 

@@ -52,7 +52,7 @@ def changes_of(events: Sequence[Event], cursor: Callable[[int], str]) -> list[Ch
 
 
 class Watch:
-    """Wakes when its run changed (or only when it ended); changes between two waits are not lost."""
+    """Wakes when its run changed (or only when it ended or was paused); changes between two waits are not lost."""
 
     def __init__(self, *, end_only: bool) -> None:
         self._end_only = end_only
@@ -64,7 +64,7 @@ class Watch:
         """The run changed, and perhaps entered a state."""
         if state in TERMINAL_RUN_STATES:
             self.has_ended = True
-        if self.has_ended or not self._end_only:
+        if self.has_ended or state == RunState.PAUSED or not self._end_only:
             self._event.set()
 
     def wake(self) -> None:

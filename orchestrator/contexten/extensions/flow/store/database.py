@@ -47,21 +47,28 @@ SCHEMA_LEVEL = len(MIGRATIONS)
 """The level of schema that this program writes; a file's own is its `user_version`."""
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a database to this program's schema, one transaction a migration.
+def schema_level(connection: sqlite3.Connection) -> int:
+    """The level of a database that is empty (0) or ours; changes nothing.
 
-    Raises StoreTooNew where it is past that, StoreCorrupt where it is another program's database.
+    Raises StoreTooNew where it is past this program's, StoreCorrupt where it is another program's database.
     """
-    level = connection.execute("PRAGMA user_version").fetchone()[0]
+    level = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if tables and not (level and {"flows", "runs", "events"} <= tables):
+        raise StoreCorrupt(
+            "The file is a database of another program.", next="Choose another file with --db; nothing was changed."
+        )
     if level > SCHEMA_LEVEL:
         raise StoreTooNew(
             f"The database has schema level {level}; this program knows {SCHEMA_LEVEL}.",
             next="Upgrade contexten-flow, or choose another database with --db.",
         )
-    if level == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        raise StoreCorrupt(
-            "The file is a database of another program.", next="Choose another file with --db; nothing was changed."
-        )
+    return level
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a database to this program's schema, one transaction a migration. Raises as `schema_level`."""
+    level = schema_level(connection)
     for number in range(level, SCHEMA_LEVEL):
         script = f"BEGIN IMMEDIATE;\n{MIGRATIONS[number]}\nPRAGMA user_version = {number + 1};\n"
         if number == 0:
@@ -189,8 +196,9 @@ class Store:
                 self.path, isolation_level=None, check_same_thread=False, cached_statements=256
             )
             try:
-                self.path.chmod(0o600)
                 connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+                schema_level(connection)  # before anything is changed
+                self.path.chmod(0o600)
                 connection.execute("PRAGMA journal_mode = WAL").fetchall()
                 full = self._durability == "power"
                 connection.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")

@@ -1,0 +1,265 @@
+"""What is kept: large texts once, finished runs for a time, places in the journal for those who hold them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from contexten.extensions.flow.errors import InvalidArguments, RunNotFound
+from contexten.extensions.flow.service import FlowService
+from contexten.extensions.flow.settings import FlowSettings
+from contexten.extensions.flow.states import RunState, TaskState
+from contexten.extensions.flow.store import NewRun, StoredText
+from contexten.extensions.flow.store.cursors import decode, encode
+from contexten.extensions.flow.store.retention import prune
+from contexten.extensions.flow.store.verify import verify
+
+from .conftest import Hand, task_move
+
+pytestmark = pytest.mark.anyio
+
+BIG = json.dumps("x" * 70_000)
+OTHER = json.dumps("y" * 70_000)
+
+
+# Large texts
+async def test_a_text_over_64_kib_is_stored_once_however_often_it_is_recorded(hand: Hand) -> None:
+    for _ in range(3):
+        run = await hand.running()
+        await hand.advance(run, task_move(TaskState.RUNNING, items=StoredText.of(f"[{BIG}]")))
+        await hand.advance(run, task_move(TaskState.COMPLETED, TaskState.RUNNING, output=StoredText.of(BIG)))
+        await hand.end(run, output=StoredText.of(BIG))
+    assert await hand.count("blobs") == 2
+    rows = await hand.store.rows("SELECT output, output_digest, output_bytes FROM tasks")
+    assert all(row[0] is None and row[1] and row[2] == len(BIG) for row in rows)
+
+
+async def test_the_limit_counts_bytes_not_characters() -> None:
+    assert StoredText.of("x" * 65_536).digest is None
+    assert StoredText.of("x" * 65_537).digest is not None
+    assert StoredText.of("ä" * 32_768).digest is None
+    assert StoredText.of("ä" * 32_769).digest is not None
+    assert StoredText.of("ä" * 32_769).size == 65_538
+
+
+class Loud:
+    """Answers with as many characters as it is asked for."""
+
+    name = "loud"
+    agent_type = "test"
+    tools = ("say",)
+    capacity = 100
+
+    async def run(self, task: Any, context: Any) -> Any:
+        return "x" * task.parameters["size"]
+
+
+def say(name: str, size: int, **fields: Any) -> dict[str, Any]:
+    return {"name": name, "type": "test", "required_tools": ["say"], "parameters": {"size": size}, **fields}
+
+
+@pytest.fixture
+async def service(database: Path) -> AsyncIterator[FlowService]:
+    async with FlowService(FlowSettings(database=database), agents=[Loud()]) as service:
+        yield service
+
+
+async def test_a_large_output_can_be_read_passed_on_and_taken_over(service: FlowService) -> None:
+    flow = {
+        "stages": [
+            {"name": "s", "tasks": [say("big", 100_000), say("after", 5, when="{{ size(tasks.big.output) == 100000 }}")]}
+        ],
+        "output": "{{ tasks.big.output }}",
+    }
+    with anyio.fail_after(10):
+        run = await service.execute_flow(workflow_def=flow)
+        await service.wait(run.run_id)
+        again = await service.control(run.run_id, "rerun_from", task="after")
+        assert again.taken_over == ["big"]
+        await service.wait(again.run_id)
+    for run_id in (run.run_id, again.run_id):
+        assert json.loads(await service.task_output(run_id, "big")) == "x" * 100_000
+        assert json.loads(await service.run_output(run_id)) == "x" * 100_000
+        assert json.loads(await service.task_output(run_id, "after")) == "xxxxx"
+    rows = await service._store.rows("SELECT count(*) FROM blobs")
+    assert rows[0][0] == 1
+
+
+# Retention
+async def finished(hand: Hand, ended_at: float, output: str = "1") -> str:
+    run = await hand.running()
+    await hand.advance(run, task_move(TaskState.RUNNING))
+    await hand.advance(run, task_move(TaskState.COMPLETED, TaskState.RUNNING, output=StoredText.of(output)))
+    await hand.end(run)
+    await hand.store.write(
+        lambda tx: tx.execute("UPDATE runs SET ended_at = ? WHERE run_id = ?", (ended_at, run.run_id)) and None
+    )
+    return run.run_id
+
+
+async def runs(hand: Hand) -> set[str]:
+    return {row[0] for row in await hand.store.rows("SELECT run_id FROM runs")}
+
+
+async def test_pruning_takes_what_ended_before_the_time_and_nothing_else(hand: Hand) -> None:
+    old = [await finished(hand, 10.0) for _ in range(2)]
+    new = [await finished(hand, 20.0) for _ in range(2)]
+    assert await hand.store.write(lambda tx: prune(tx, ended_before=15.0, keep=100)) == len(old)
+    assert await runs(hand) == set(new)
+    for table in ("tasks", "events"):
+        rows = await hand.store.rows(f"SELECT DISTINCT run_id FROM {table} WHERE run_id IS NOT NULL")
+        assert {row[0] for row in rows} == set(new)
+    assert await hand.store.write(lambda tx: prune(tx, ended_before=15.0, keep=100)) == 0
+    assert verify(hand.store.path).problems == []
+
+
+async def test_pruning_keeps_the_newest_runs_up_to_the_number(hand: Hand) -> None:
+    every = [await finished(hand, 10.0 + number) for number in range(5)]
+    assert await hand.store.write(lambda tx: prune(tx, ended_before=0.0, keep=2)) == 3
+    assert await runs(hand) == set(every[3:])
+
+
+async def test_pruning_never_touches_what_has_not_ended(hand: Hand) -> None:
+    alive = [await hand.submit(), (await hand.running()).run_id]
+    waiting, paused = await hand.running(), await hand.running()
+    await hand.advance(waiting, task_move(TaskState.WAITING, wake_at=9.0), to=RunState.WAITING, wake_at=9.0)
+    await hand.store.write(
+        lambda tx: tx.execute("UPDATE runs SET request = 'pause' WHERE run_id = ?", (paused.run_id,)) and None
+    )
+    await hand.advance(paused, to=RunState.PAUSED)
+    alive += [waiting.run_id, paused.run_id]
+    entries = await hand.count("events")
+    assert await hand.store.write(lambda tx: prune(tx, ended_before=1e12, keep=1)) == 0
+    assert await runs(hand) == set(alive)
+    assert await hand.count("events") == entries
+
+
+async def test_pruning_takes_sub_flows_with_their_parent_and_not_before(hand: Hand) -> None:
+    run = await hand.running()
+    child = NewRun(
+        run_id="run_child",
+        flow_id="flow",
+        version=1,
+        name="flow",
+        framework="native",
+        priority=2,
+        queue_key=0.0,
+        inputs="{}",
+        total=2,
+        created_at=3.0,
+        parent_run_id=run.run_id,
+        parent_task="a",
+    )
+    await hand.advance(run, task_move(TaskState.WAITING, child_run_id="run_child"), children=(child,))
+    rows = await hand.store.rows("SELECT run_id, flow_id, fence FROM runs WHERE run_id = 'run_child'")
+    (owned,) = [tuple(row) for row in rows]
+
+    class Child:
+        run_id, flow_id, fence = owned
+
+    await hand.end(Child())  # type: ignore[arg-type]  # all of a claimed run that it reads
+    assert await hand.store.write(lambda tx: prune(tx, ended_before=1e12, keep=1)) == 0
+    assert await runs(hand) == {run.run_id, "run_child"}
+    await hand.advance(run, task_move(TaskState.COMPLETED, TaskState.WAITING))
+    await hand.end(run)
+    assert await hand.store.write(lambda tx: prune(tx, ended_before=1e12, keep=1)) == 1
+    assert await runs(hand) == set()
+    assert verify(hand.store.path).problems == []
+
+
+async def test_pruning_drops_a_large_text_with_its_last_reader(hand: Hand) -> None:
+    for ended_at, text in ((10.0, BIG), (10.0, OTHER), (20.0, BIG)):
+        await finished(hand, ended_at, text)
+    assert await hand.count("blobs") == 2
+    await hand.store.write(lambda tx: prune(tx, ended_before=15.0, keep=100))
+    (row,) = await hand.store.rows("SELECT body FROM blobs")
+    assert row[0] == BIG
+
+
+async def test_a_flow_whose_latest_run_was_pruned_is_idle(service: FlowService) -> None:
+    await service.create_flow(flow_id="f", workflow_def={"stages": [{"name": "s", "tasks": [say("a", 1)]}]})
+    with anyio.fail_after(10):
+        run = await service.execute_flow(flow_id="f")
+        await service.wait(run.run_id)
+    await service._store.write(lambda tx: prune(tx, ended_before=1e12, keep=100))
+    with pytest.raises(RunNotFound):
+        await service.get_run(run.run_id)
+    (flow,) = (await service.list_flows()).flows
+    assert flow.state == "idle"
+
+
+# Cursors
+@pytest.mark.parametrize(
+    "text",
+    ["", ".", "abc", "abc.", "abc.x", "abc.-1", "abc.1.2", "abc. 1", "abc.1_0", "abc.٣", "abc." + "9" * 30, "other.5"],
+)
+def test_a_cursor_that_is_malformed_or_foreign_is_no_place(text: str) -> None:
+    assert decode("abc", text) is None
+
+
+def test_a_cursor_reads_as_it_was_written() -> None:
+    for seq in (0, 1, 10**17):
+        assert decode("abc", encode("abc", seq)) == seq
+
+
+@pytest.mark.parametrize("cursor", ["nonsense", "ffffff.3", "0.0", "", "a" * 10_000])
+async def test_a_foreign_cursor_is_answered_with_a_snapshot_and_said_so(service: FlowService, cursor: str) -> None:
+    with anyio.fail_after(10):
+        run = await service.execute_flow(workflow_def={"stages": [{"name": "s", "tasks": [say("a", 1)]}]})
+        await service.wait(run.run_id)
+        view = await service.get_run(run.run_id, detail="tasks", since=cursor)
+        assert view.reset is True
+        assert [task.name for task in view.tasks or []] == ["a"]
+        assert (await service.wait(run.run_id, since=cursor, until="change", timeout_s=5)).reset is True
+
+
+async def test_a_cursor_past_the_end_of_the_journal_is_foreign_too(service: FlowService) -> None:
+    """It is of the database's future: of a copy that was restored."""
+    with anyio.fail_after(10):
+        run = await service.execute_flow(workflow_def={"stages": [{"name": "s", "tasks": [say("a", 1)]}]})
+        ended = await service.wait(run.run_id)
+        identity, _, seq = ended.cursor.partition(".")
+        view = await service.get_run(run.run_id, detail="tasks", since=f"{identity}.{int(seq) + 1000}")
+    assert view.reset is True
+    assert view.tasks
+
+
+async def test_only_what_came_after_a_cursor_is_answered(service: FlowService) -> None:
+    with anyio.fail_after(10):
+        run = await service.execute_flow(workflow_def={"stages": [{"name": "s", "tasks": [say("a", 1)]}]})
+        ended = await service.wait(run.run_id)
+    events = await service.events(run.run_id)
+    assert [event.type for event in events][0] == "run.scheduled"
+    assert await service.events(run.run_id, since=ended.cursor) == []
+    assert await service.events(run.run_id, since=events[1].cursor) == events[2:]
+    view = await service.get_run(run.run_id, detail="tasks", since=ended.cursor)
+    assert view.tasks == []
+    assert view.reset is None
+
+
+@pytest.mark.parametrize("page", ["nonsense", "ffffff.3", ""])
+async def test_a_page_of_another_list_is_refused(service: FlowService, page: str) -> None:
+    for ask in (service.list_flows, service.list_runs):
+        with pytest.raises(InvalidArguments) as caught:
+            await ask(page=page)
+        assert caught.value.issues[0].path == "/page"
+
+
+async def test_pages_show_every_run_once(service: FlowService) -> None:
+    flow = {"stages": [{"name": "s", "tasks": [say("a", 1)]}]}
+    with anyio.fail_after(10):
+        made = [(await service.execute_flow(workflow_def=flow)).run_id for _ in range(7)]
+    seen: list[str] = []
+    page = None
+    while True:
+        answer = await service.list_runs(limit=3, page=page)
+        seen += [run.run_id for run in answer.runs]
+        page = answer.next_page
+        if page is None:
+            break
+    assert seen == made[::-1]
