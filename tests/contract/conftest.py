@@ -131,9 +131,7 @@ class Hand:
         return (await self.store.write(lambda tx: submit(tx, run))).run_id
 
     async def claim(self, owner: str = "srv_1", limit: int = 100, max_concurrent: int = 100) -> list[ClaimedRun]:
-        return await self.store.write(
-            lambda tx: claim(tx, owner, 2.0, limit=limit, max_concurrent=max_concurrent)
-        )
+        return await self.store.write(lambda tx: claim(tx, owner, 2.0, limit=limit, max_concurrent=max_concurrent))
 
     async def running(self) -> ClaimedRun:
         """A run that is running, owned by srv_1, with no task started."""

@@ -89,9 +89,7 @@ async def failures(disk: Disk, at_least: int) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_run_goes_on_when_the_disk_is_back(
-    disk: Disk, service: FlowService, gate: Gate, fault: str
-) -> None:
+async def test_a_run_goes_on_when_the_disk_is_back(disk: Disk, service: FlowService, gate: Gate, fault: str) -> None:
     run = await service.execute_flow(workflow_def=FLOW)
     with anyio.fail_after(20):
         await gate.reached.wait()

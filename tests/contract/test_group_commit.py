@@ -160,9 +160,7 @@ async def test_listeners_hear_of_a_commit_before_its_writers_and_never_of_a_fail
     store.on_commit = lambda committed: heard.extend(event.type for event in committed.events)
     await store.open()
     try:
-        await together(
-            store, enter("one"), lambda tx: refuse(tx)
-        )
+        await together(store, enter("one"), lambda tx: refuse(tx))
         assert heard == ["one"]
         store.submit(enter("two"), lambda result, error: heard.append("settled"))
         await store.write(enter("three"))
@@ -210,7 +208,7 @@ async def test_what_was_submitted_before_closing_is_written(database: Path) -> N
     connection = sqlite3.connect(database)
     assert connection.execute("SELECT count(*) FROM events").fetchone() == (5,)
     connection.close()
-    with pytest.raises(StoreError):
+    with pytest.raises(Closing):
         await store.write(enter("late"))
 
 

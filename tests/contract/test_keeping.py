@@ -72,7 +72,10 @@ async def service(database: Path) -> AsyncIterator[FlowService]:
 async def test_a_large_output_can_be_read_passed_on_and_taken_over(service: FlowService) -> None:
     flow = {
         "stages": [
-            {"name": "s", "tasks": [say("big", 100_000), say("after", 5, when="{{ size(tasks.big.output) == 100000 }}")]}
+            {
+                "name": "s",
+                "tasks": [say("big", 100_000), say("after", 5, when="{{ size(tasks.big.output) == 100000 }}")],
+            }
         ],
         "output": "{{ tasks.big.output }}",
     }

@@ -33,9 +33,7 @@ ROUTES: dict[TaskState, list[TaskState]] = {
 
 
 async def ask(store: Store, run_id: str, action: str) -> RunState:
-    return await store.write(
-        lambda tx: request(tx, run_id, action, 4.0, reason=None, actor="me", tasks=("a", "b"))
-    )
+    return await store.write(lambda tx: request(tx, run_id, action, 4.0, reason=None, actor="me"))
 
 
 async def in_state(hand: Hand, state: RunState) -> ClaimedRun:

@@ -83,7 +83,9 @@ def test_on_interrupt_fail_does_not_mean_an_orderly_stop(world: World) -> None:
 
 
 def test_a_for_each_runs_only_its_unfinished_items_again(world: World) -> None:
-    flow = {"stages": [stage("s", work("fan", for_each="{{ [1, 2, 3, 4, 5] }}", max_parallel=2, does={"held_items": [3]}))]}
+    flow = {
+        "stages": [stage("s", work("fan", for_each="{{ [1, 2, 3, 4, 5] }}", max_parallel=2, does={"held_items": [3]}))]
+    }
     flow["stages"][0]["tasks"][0]["parameters"]["value"] = "{{ item }}"
     world.live(
         ["create", "f", flow], ["execute", "f"], ["item_state", "f", "fan", 4, "completed"], ["die"], held=["fan"]
@@ -119,9 +121,7 @@ def test_a_wait_goes_on_to_its_recorded_time(world: World) -> None:
 def test_a_wait_in_a_sub_flow_wakes_the_whole_after_a_crash(world: World) -> None:
     child = {"stages": [stage("c", wait("pause", 0.3), work("inner"))]}
     flow = {"stages": [stage("s", subflow("sub", "child"), work("behind"))]}
-    world.live(
-        ["create", "child", child], ["create", "f", flow], ["execute", "f"], ["state", "f", "waiting"], ["die"]
-    )
+    world.live(["create", "child", child], ["create", "f", flow], ["execute", "f"], ["state", "f", "waiting"], ["die"])
     assert set(world.states("child")) == {"waiting"}
     world.run_to_the_end()
     assert world.states("f") == world.states("child") == ["completed"]
@@ -209,9 +209,7 @@ def test_a_pause_with_a_sub_flow_in_flight_is_obeyed_after_a_crash(world: World)
 
 def test_a_cancellation_asked_for_before_a_crash_is_carried_out_after_it(world: World) -> None:
     flow = {"stages": [stage("s", work("clings", does={"cling": True}), work("behind"))]}
-    world.live(
-        ["create", "f", flow], ["execute", "f"], ["begun", "clings"], ["control", "f", "cancel"], ["die"]
-    )
+    world.live(["create", "f", flow], ["execute", "f"], ["begun", "clings"], ["control", "f", "cancel"], ["die"])
     assert world.states("f") == ["running"]
     world.run_to_the_end()
     assert world.states("f") == ["cancelled"]
@@ -221,7 +219,12 @@ def test_a_cancellation_asked_for_before_a_crash_is_carried_out_after_it(world: 
 
 def test_a_cancellation_after_a_crash_ends_the_sub_flow_too(world: World) -> None:
     world.live(
-        ["create", "child", CHILD], ["create", "f", NESTED], ["execute", "f"], ["begun", "c_left"], ["die"], held=["c_left"]
+        ["create", "child", CHILD],
+        ["create", "f", NESTED],
+        ["execute", "f"],
+        ["begun", "c_left"],
+        ["die"],
+        held=["c_left"],
     )
     world.live(["control", "f", "cancel"], ["finish"], ["verify"], held=["c_left"])
     assert world.states("f") == world.states("child") == ["cancelled"]

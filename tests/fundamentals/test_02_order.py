@@ -100,7 +100,11 @@ async def test_a_task_may_depend_on_tasks_and_stages_by_name(settings: FlowSetti
             {
                 "name": "work",
                 "execution_mode": "parallel",
-                "tasks": [record("third", depends_on=["second"]), record("second", depends_on=["first"]), record("first")],
+                "tasks": [
+                    record("third", depends_on=["second"]),
+                    record("second", depends_on=["first"]),
+                    record("first"),
+                ],
             },
             {"name": "end", "depends_on": [], "tasks": [record("fourth", depends_on=["stage:work"])]},
         ]

@@ -32,7 +32,10 @@ async def test_a_string_that_is_one_template_keeps_the_type_and_text_around_it_m
     settings: FlowSettings, end_of: EndOf
 ) -> None:
     definition = flow(
-        {"name": "show", "parameters": {"number": "{{ inputs.n + 1 }}", "text": "n is {{ inputs.n }}", "raw": "{{ '{{' }}"}}
+        {
+            "name": "show",
+            "parameters": {"number": "{{ inputs.n + 1 }}", "text": "n is {{ inputs.n }}", "raw": "{{ '{{' }}"},
+        }
     )
     async with FlowService(settings) as flows:
         run = await end_of(flows, (await flows.execute_flow(workflow_def=definition, inputs={"n": 4})).run_id)
@@ -81,7 +84,12 @@ async def test_inputs_are_checked_against_their_schema_and_filled_with_defaults(
 async def test_the_output_of_a_run_is_its_template_or_what_the_last_stage_gave(
     settings: FlowSettings, end_of: EndOf
 ) -> None:
-    two = {"stages": [{"name": "a", "tasks": [{"name": "x", "parameters": {"v": 1}}]}, {"name": "b", "tasks": [{"name": "y"}]}]}
+    two = {
+        "stages": [
+            {"name": "a", "tasks": [{"name": "x", "parameters": {"v": 1}}]},
+            {"name": "b", "tasks": [{"name": "y"}]},
+        ]
+    }
     async with FlowService(settings) as flows:
         plain = await end_of(flows, (await flows.execute_flow(workflow_def=two)).run_id)
         shaped = {**two, "output": {"answer": "{{ tasks.x.output.v }}"}}
@@ -90,8 +98,12 @@ async def test_the_output_of_a_run_is_its_template_or_what_the_last_stage_gave(
     assert made.output == {"answer": 1}
 
 
-async def test_an_output_that_breaks_its_schema_fails_the_task_as_invalid(settings: FlowSettings, end_of: EndOf) -> None:
-    definition = flow({"name": "show", "parameters": {"n": "four"}, "output_schema": {"properties": {"n": {"type": "number"}}}})
+async def test_an_output_that_breaks_its_schema_fails_the_task_as_invalid(
+    settings: FlowSettings, end_of: EndOf
+) -> None:
+    definition = flow(
+        {"name": "show", "parameters": {"n": "four"}, "output_schema": {"properties": {"n": {"type": "number"}}}}
+    )
     async with FlowService(settings) as flows:
         run = await end_of(flows, (await flows.execute_flow(workflow_def=definition)).run_id)
     assert run.state == "failed"

@@ -46,7 +46,11 @@ async def test_a_task_whose_condition_is_false_is_skipped_and_its_dependents_run
 async def test_a_condition_of_a_stage_skips_all_its_tasks(settings: FlowSettings, end_of: EndOf) -> None:
     definition = {
         "stages": [
-            {"name": "extra", "when": "{{ has(inputs.extra) && inputs.extra }}", "tasks": [{"name": "a"}, {"name": "b"}]},
+            {
+                "name": "extra",
+                "when": "{{ has(inputs.extra) && inputs.extra }}",
+                "tasks": [{"name": "a"}, {"name": "b"}],
+            },
             {"name": "always", "tasks": [{"name": "c"}]},
         ]
     }
@@ -57,7 +61,9 @@ async def test_a_condition_of_a_stage_skips_all_its_tasks(settings: FlowSettings
     assert tasks["a"].reason == "the condition of stage extra is false"
 
 
-async def test_what_depends_on_a_failed_task_is_skipped_as_upstream_failed(settings: FlowSettings, end_of: EndOf) -> None:
+async def test_what_depends_on_a_failed_task_is_skipped_as_upstream_failed(
+    settings: FlowSettings, end_of: EndOf
+) -> None:
     definition = flow(
         fail("load"),
         {"name": "transform", "depends_on": ["load"]},

@@ -33,9 +33,7 @@ async def test_the_output_is_the_outputs_of_the_items_in_order(settings: FlowSet
     flow = each("inputs.numbers", parameters={"square": "{{ item * item }}", "place": "{{ index }}"})
     async with FlowService(settings) as flows:
         run = await end_of(flows, (await flows.execute_flow(workflow_def=flow, inputs={"numbers": [3, 1, 2]})).run_id)
-    assert run.output == {
-        "each": [{"square": 9, "place": 0}, {"square": 1, "place": 1}, {"square": 4, "place": 2}]
-    }
+    assert run.output == {"each": [{"square": 9, "place": 0}, {"square": 1, "place": 1}, {"square": 4, "place": 2}]}
 
 
 async def test_an_empty_list_completes_with_an_empty_list(settings: FlowSettings, end_of: EndOf) -> None:

@@ -29,7 +29,10 @@ def calling(flow_id: str, inputs: Any = None, **fields: Any) -> dict[str, Any]:
 
 
 def held(flow_id: str) -> dict[str, Any]:
-    return {"id": flow_id, "stages": [{"name": "only", "tasks": [{"name": "hold", "type": "t", "required_tools": ["gate"]}]}]}
+    return {
+        "id": flow_id,
+        "stages": [{"name": "only", "tasks": [{"name": "hold", "type": "t", "required_tools": ["gate"]}]}],
+    }
 
 
 async def test_a_sub_flow_gets_inputs_and_gives_its_output(settings: FlowSettings, end_of: EndOf) -> None:
@@ -56,7 +59,10 @@ async def test_a_failed_sub_flow_fails_its_task_with_the_cause(settings: FlowSet
     async def broken(task: object) -> None:
         raise AttemptError("no such city", kind="invalid")
 
-    failing = {"id": "failing", "stages": [{"name": "s", "tasks": [{"name": "t", "type": "x", "required_tools": ["broken"]}]}]}
+    failing = {
+        "id": "failing",
+        "stages": [{"name": "s", "tasks": [{"name": "t", "type": "x", "required_tools": ["broken"]}]}],
+    }
     async with FlowService(settings, agents=[broken]) as flows:
         await flows.create_flow(workflow_def=failing)
         run = await end_of(flows, (await flows.execute_flow(workflow_def=calling("failing"))).run_id)

@@ -49,7 +49,12 @@ async def states(flows: FlowService, run_id: str) -> dict[str, str]:
 
 
 async def test_a_failed_task_fails_the_run_and_skips_what_comes_after(settings: FlowSettings, end_of: EndOf) -> None:
-    two = {"stages": [{"name": "a", "tasks": [{"name": "bad", **BAD}, {"name": "next"}]}, {"name": "b", "tasks": [{"name": "last"}]}]}
+    two = {
+        "stages": [
+            {"name": "a", "tasks": [{"name": "bad", **BAD}, {"name": "next"}]},
+            {"name": "b", "tasks": [{"name": "last"}]},
+        ]
+    }
     async with FlowService(settings) as flows:
         run = await end_of(flows, (await flows.execute_flow(workflow_def=two)).run_id)
         assert await states(flows, run.run_id) == {"bad": "failed", "next": "skipped", "last": "skipped"}

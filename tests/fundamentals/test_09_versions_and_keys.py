@@ -17,7 +17,11 @@ pytestmark = pytest.mark.anyio
 
 
 def saying(word: str) -> dict[str, Any]:
-    return {"stages": [{"name": "only", "tasks": [{"name": "say", "parameters": {"word": word, "n": "{{ has(inputs.n) }}"}}]}]}
+    return {
+        "stages": [
+            {"name": "only", "tasks": [{"name": "say", "parameters": {"word": word, "n": "{{ has(inputs.n) }}"}}]}
+        ]
+    }
 
 
 async def test_an_update_makes_a_new_version_and_earlier_ones_can_still_be_run(

@@ -98,7 +98,9 @@ async def test_a_queued_run_says_what_it_waits_for(one_slot: FlowSettings, gate:
         await end_of(flows, second)
 
 
-async def test_a_queued_run_can_be_cancelled_and_never_starts(one_slot: FlowSettings, gate: Gate, end_of: EndOf) -> None:
+async def test_a_queued_run_can_be_cancelled_and_never_starts(
+    one_slot: FlowSettings, gate: Gate, end_of: EndOf
+) -> None:
     order = Order()
     async with FlowService(one_slot, agents=[gate, order]) as flows:
         first, second = await queued(flows, gate, [2, 2])

@@ -166,7 +166,9 @@ async def test_the_figures_count_runs_tasks_and_attempts(settings: FlowSettings,
 
 async def test_journal_and_tables_agree(settings: FlowSettings, gate: Gate, end_of: EndOf) -> None:
     async with FlowService(settings, agents=[gate]) as flows:
-        ids = [(await flows.execute_flow(workflow_def=flow(HOLD, {"name": "b", "when": "false"}))).run_id for _ in range(5)]
+        ids = [
+            (await flows.execute_flow(workflow_def=flow(HOLD, {"name": "b", "when": "false"}))).run_id for _ in range(5)
+        ]
         await flows.control(ids[0], "cancel")
         await flows.control(ids[1], "pause")
         gate.opened.set()

@@ -137,7 +137,9 @@ async def test_flow_scheduler(agents: list[Any]) -> None:
     assert 0 <= status["system_load"] <= 100
 
 
-@pytest.mark.parametrize(("executor", "tries"), [(FlowExecutor(max_retries=2, retry_delay=0), 3), (FlowExecutor(0, 0), 1)])
+@pytest.mark.parametrize(
+    ("executor", "tries"), [(FlowExecutor(max_retries=2, retry_delay=0), 3), (FlowExecutor(0, 0), 1)]
+)
 @pytest.mark.parametrize("facade", [FlowManager, FlowOrchestrator, FlowScheduler])
 async def test_flow_executor_says_how_often_tasks_are_tried(
     facade: type[FlowManager | FlowOrchestrator | FlowScheduler], executor: FlowExecutor, tries: int
@@ -228,7 +230,9 @@ async def test_a_timeout_cancels_the_run() -> None:
     wait = {"name": "long", "type": "wait", "parameters": {"seconds": 3600}}
     async with FlowOrchestrator() as orchestrator, FlowManager() as manager:
         with pytest.raises(FlowTimeout) as caught:
-            await orchestrator.execute_flow_sync(workflow_def={"stages": [{"name": "s", "tasks": [wait]}]}, timeout=0.05)
+            await orchestrator.execute_flow_sync(
+                workflow_def={"stages": [{"name": "s", "tasks": [wait]}]}, timeout=0.05
+            )
         (run,) = await manager.list_flows(kind="runs")
     assert isinstance(caught.value, TimeoutError)
     assert run["state"] == "cancelled"

@@ -26,7 +26,13 @@ ENDED = ("completed", "failed", "cancelled")
 
 
 def act(name: str, **fields: Any) -> dict[str, Any]:
-    return {"name": name, "type": "test", "required_tools": ["act"], "retry": {"max_attempts": 2, "delay_s": 0}, **fields}
+    return {
+        "name": name,
+        "type": "test",
+        "required_tools": ["act"],
+        "retry": {"max_attempts": 2, "delay_s": 0},
+        **fields,
+    }
 
 
 CHILD = {"stages": [{"name": "c", "execution_mode": "parallel", "tasks": [act("c1"), act("c2")]}]}

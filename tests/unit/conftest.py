@@ -27,6 +27,8 @@ class FakeClock:
         self._sleepers: list[tuple[float, anyio.Event]] = []
         self.draw = 0.5
         """What `random` answers."""
+        self.tick = 0.0
+        """How much time passes each time that somebody looks at the clock."""
 
     def now(self) -> datetime:
         return self._start + timedelta(seconds=self._elapsed)
@@ -35,6 +37,7 @@ class FakeClock:
         return self.now().timestamp()
 
     def monotonic(self) -> float:
+        self._elapsed += self.tick
         return self._elapsed
 
     def random(self) -> float:

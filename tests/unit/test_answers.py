@@ -28,7 +28,9 @@ def test_a_cursor_gives_its_place_back_in_its_own_database_only(seq: int) -> Non
     assert decode("fff000", cursor) is None
 
 
-@pytest.mark.parametrize("cursor", ["", ".", "abc123", "abc123.", "abc123.-1", "abc123.1.5", "abc123.x", "abc123.²", "abc123." + "9" * 19])
+@pytest.mark.parametrize(
+    "cursor", ["", ".", "abc123", "abc123.", "abc123.-1", "abc123.1.5", "abc123.x", "abc123.²", "abc123." + "9" * 19]
+)
 def test_what_is_no_cursor_is_none(cursor: str) -> None:
     assert decode("abc123", cursor) is None
 
@@ -55,7 +57,9 @@ async def test_pages_of_runs_are_complete_newest_first_and_never_repeat(settings
 async def test_pages_of_flows_are_complete_and_can_be_filtered(settings: FlowSettings, end_of: EndOf) -> None:
     async with FlowService(settings) as flows:
         for number in range(5):
-            await flows.create_flow(flow_id=f"f{number}", workflow_def=flow(f"t{number}", tags=["odd"] if number % 2 else []))
+            await flows.create_flow(
+                flow_id=f"f{number}", workflow_def=flow(f"t{number}", tags=["odd"] if number % 2 else [])
+            )
         await end_of(flows, (await flows.execute_flow(flow_id="f3")).run_id)
         first = await flows.list_flows(limit=4)
         second = await flows.list_flows(limit=4, page=first.next_page)
@@ -73,9 +77,16 @@ async def test_pages_of_flows_are_complete_and_can_be_filtered(settings: FlowSet
 
 @pytest.mark.parametrize(
     ("arguments", "path"),
-    [({"page": "nonsense"}, "/page"), ({"limit": 0}, "/limit"), ({"limit": 201}, "/limit"), ({"status": "done"}, "/status_filter")],
+    [
+        ({"page": "nonsense"}, "/page"),
+        ({"limit": 0}, "/limit"),
+        ({"limit": 201}, "/limit"),
+        ({"status": "done"}, "/status_filter"),
+    ],
 )
-async def test_a_list_refuses_what_it_does_not_know(settings: FlowSettings, arguments: dict[str, Any], path: str) -> None:
+async def test_a_list_refuses_what_it_does_not_know(
+    settings: FlowSettings, arguments: dict[str, Any], path: str
+) -> None:
     async with FlowService(settings, drive=False) as flows:
         for ask in (flows.list_flows, flows.list_runs):
             with pytest.raises(InvalidArguments) as caught:

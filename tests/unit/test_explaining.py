@@ -96,7 +96,9 @@ async def test_a_cancelled_run_says_why(settings: FlowSettings) -> None:
 
 async def test_a_completed_run_tells_how_many_failures_were_tolerated(settings: FlowSettings, end_of: EndOf) -> None:
     async with FlowService(settings) as flows:
-        run = await end_of(flows, (await flows.execute_flow(workflow_def=flow(BAD, continue_on_task_failure=True))).run_id)
+        run = await end_of(
+            flows, (await flows.execute_flow(workflow_def=flow(BAD, continue_on_task_failure=True))).run_id
+        )
         why = await flows.explain(run_id=run.run_id)
     assert why.state == "completed"
     assert "1 failures were tolerated" in why.summary or "1 failure was tolerated" in why.summary
@@ -121,7 +123,9 @@ async def test_a_failed_run_tells_its_root_cause_and_the_repair_that_fits_the_ki
     assert "action='retry'" in again.next[0]
 
 
-async def test_a_run_that_failed_by_its_time_limit_blames_no_task(settings: FlowSettings, end_of: EndOf, gate: Gate) -> None:
+async def test_a_run_that_failed_by_its_time_limit_blames_no_task(
+    settings: FlowSettings, end_of: EndOf, gate: Gate
+) -> None:
     async with FlowService(settings, agents=[gate]) as flows:
         run = await end_of(flows, (await flows.execute_flow(workflow_def=flow(HOLD), timeout_s=0.05)).run_id)
         why = await flows.explain(run_id=run.run_id)

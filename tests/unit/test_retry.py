@@ -59,9 +59,7 @@ def test_only_the_kinds_that_are_named_are_retried() -> None:
 def test_a_delay_is_finite_not_negative_and_within_its_bound(
     attempt: int, delay_s: float, backoff: float, max_delay_s: float, jitter: float, draw: float
 ) -> None:
-    policy = RetryPolicy(
-        max_attempts=10**7, delay_s=delay_s, backoff=backoff, max_delay_s=max_delay_s, jitter=jitter
-    )
+    policy = RetryPolicy(max_attempts=10**7, delay_s=delay_s, backoff=backoff, max_delay_s=max_delay_s, jitter=jitter)
     decision = policy.decide("network", attempt, lambda: draw)
     assert decision.retry
     assert 0 <= decision.delay_s <= max_delay_s

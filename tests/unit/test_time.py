@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -9,6 +13,7 @@ import pytest
 
 from contexten.extensions.flow import FlowService, FlowSettings
 from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
+from contexten.extensions.flow.store.requests import request
 
 if TYPE_CHECKING:
     from tests.unit.conftest import EndOf, FakeClock, Gate
@@ -117,7 +122,9 @@ async def test_a_limit_of_a_sub_flow_ends_only_the_sub_flow(
         await flows.create_flow(flow_id="child", workflow_def=flow(wait(1000), context={"timeout": 10}))
         call = {"name": "call", "type": "flow", "parameters": {"flow_id": "child"}}
         run = await flows.execute_flow(
-            workflow_def={"stages": [{"name": "s", "continue_on_task_failure": True, "tasks": [call, {"name": "after"}]}]}
+            workflow_def={
+                "stages": [{"name": "s", "continue_on_task_failure": True, "tasks": [call, {"name": "after"}]}]
+            }
         )
         await until(flows, run.run_id, "waiting")
         await clock.advance(11)
@@ -143,37 +150,48 @@ async def test_a_sub_flow_that_is_cancelled_while_it_waits_is_noticed_by_its_par
     assert ended.state == "failed"
 
 
-async def test_a_grace_that_passes_ends_a_cancelled_run_and_its_sub_flows(
+async def test_a_grace_that_passes_ends_a_cancelled_run_and_the_sub_flow_that_heard_of_it_later(
     settings: FlowSettings, clock: FakeClock, end_of: EndOf
 ) -> None:
-    reached, let_go = anyio.Event(), anyio.Event()
+    reached, speak, let_go = anyio.Event(), anyio.Event(), anyio.Event()
 
     async def clings(task: TaskCall, context: AttemptContext) -> None:
         reached.set()
-        with anyio.CancelScope(shield=True):
-            while not let_go.is_set():
-                context.log("info", "still here")  # the sub-flow is always in the middle of a change
-                await anyio.sleep(0)
+        await speak.wait()
+        context.log("info", "not yet")
+        while not let_go.is_set():
+            with suppress(asyncio.CancelledError):
+                await let_go.wait()
 
+    leaf = {"name": "a", "type": "t", "required_tools": ["clings"]}
+    call = {"name": "call", "type": "flow", "parameters": {"flow_id": "child"}}
+    hold_up = threading.Event()
+    clock.tick = 0.001
     async with FlowService(settings, agents=[clings], clock=clock) as flows:
-        await flows.create_flow(
-            flow_id="child", workflow_def=flow({"name": "a", "type": "t", "required_tools": ["clings"]})
-        )
-        run = await flows.execute_flow(
-            workflow_def=flow({"name": "call", "type": "flow", "parameters": {"flow_id": "child"}})
-        )
+        await flows.create_flow(flow_id="child", workflow_def=flow(leaf))
+        run = await flows.execute_flow(workflow_def=flow(call))
         with anyio.fail_after(10):
             await reached.wait()
-        await flows.control(run.run_id, "cancel")
-        with anyio.fail_after(10):
-            while (await flows.get_run(run.run_id)).state == "running":
-                for _ in range(50):
-                    await anyio.lowlevel.checkpoint()
-                clock._elapsed += settings.cancel_grace_s
-                for _, event in list(clock._sleepers):
-                    event.set()
+            async with anyio.create_task_group() as group:  # the request and the sub-flow's entry share a commit
+                group.start_soon(flows._store.write, lambda tx: hold_up.wait(5))
+                asked = partial(
+                    request, run_id=run.run_id, action="cancel", at=0.0, reason=None, actor=None, tasks=("call",)
+                )
+                group.start_soon(flows._store.write, asked)
+                await anyio.wait_all_tasks_blocked()
+                speak.set()
+                await anyio.wait_all_tasks_blocked()
+                hold_up.set()
+        clock.tick = 0.0
+        assert flows._conductor is not None
+        first = min(due for due, _, _ in flows._conductor.timers._heap)
+        await clock.advance(first - clock.monotonic())  # the grace of the run is over, that of its sub-flow is not
+        ended = await end_of(flows, run.run_id)
+        await clock.advance(60)
+        await anyio.wait_all_tasks_blocked()
         states = {view.flow_id: view.state for view in (await flows.list_runs()).runs}
         let_go.set()
+    assert ended.state == "cancelled"
     assert set(states.values()) == {"cancelled"}
 
 

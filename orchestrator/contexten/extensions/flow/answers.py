@@ -55,12 +55,15 @@ class Answers:
         """The cursor of a place in the journal."""
         return encode(self._store.identity, seq)
 
-    def place(self, cursor: str | None) -> tuple[int, bool]:
+    async def place(self, cursor: str | None) -> tuple[int, bool]:
         """The place of a cursor, and whether it must be answered with a snapshot, since it is not of this database."""
         if cursor is None:
             return 0, False
         seq = decode(self._store.identity, cursor)
-        return (0, True) if seq is None else (seq, False)
+        last = await self._store.row(SQL["last_event"])
+        if seq is None or last is None or seq > int(last[0]):
+            return 0, True
+        return seq, False
 
     def _page(self, page: str | None) -> int:
         if page is None:

@@ -67,6 +67,11 @@ class RunExplainer:
             following = [f"wait_for_flow(run_id={run_id!r}, until='change')"]
         elif state is RunState.WAITING:
             waiting_for = [f"{task.name} until {task.next_attempt_at}" for task in tasks if task.next_attempt_at]
+            waiting_for += [
+                f"{task.name}: the run {task.child_run_id} of its sub-flow"
+                for task in tasks
+                if task.child_run_id and task.state == "waiting"
+            ]
             summary = "Waiting for a time: " + "; ".join(waiting_for[:5])
             following = [f"wait_for_flow(run_id={run_id!r})"]
         elif state is RunState.PAUSED:

@@ -148,7 +148,7 @@ class Runs:
         limit: int = MAX_PAGE,
     ) -> RunView:
         """Raises RunNotFound, TaskNotFound. `since` keeps only tasks and events that changed after that cursor."""
-        after, reset = self._answers.place(since)
+        after, reset = await self._answers.place(since)
         row = await self._answers.row(run_id)
         plan, _ = await self._plans.plan_of(row["flow_id"], row["version"])
         if task is not None and task not in plan.tasks:
@@ -197,7 +197,7 @@ class Runs:
 
         Raises RunNotFound, InvalidArguments.
         """
-        after, reset = self._answers.place(since)
+        after, reset = await self._answers.place(since)
         row = await self._answers.row(run_id)
         if since is None or reset:
             after = int(row["cursor"])
@@ -272,9 +272,7 @@ class Runs:
         if action in RERUNS:
             return await self._run_again(row, plan, action, task, version, actor)
         at = self._clock.timestamp()
-        change = partial(
-            _request, run_id=run_id, action=action, at=at, reason=reason, actor=str(actor), tasks=tuple(plan.tasks)
-        )
+        change = partial(_request, run_id=run_id, action=action, at=at, reason=reason, actor=str(actor))
         state = await self._store.write(change)
         view = self._answers.run_view(await self._answers.row(run_id))
         note = view.note

@@ -335,8 +335,8 @@ class FlowService:
         on_progress: Callable[[RunView], Awaitable[None]] | None = None,
     ) -> RunView:
         """Wait until the run has ended or is paused (or for any change after `since`), at most `timeout_s`; then what
-        changed, as `events`. The end of waiting is never the end of the run. `on_progress` is called after changes, at most 5
-        times a second. Raises RunNotFound."""
+        changed, as `events`. The end of waiting is never the end of the run. `on_progress` is called after changes,
+        at most 5 times a second. Raises RunNotFound."""
         return await self._runs.wait(run_id, timeout_s=timeout_s, until=until, since=since, on_progress=on_progress)
 
     async def control(
@@ -367,7 +367,8 @@ class FlowService:
         """Journal entries after `since`, oldest first. Raises RunNotFound."""
         if run_id is not None:
             await self._answers.row(run_id)
-        return await self._answers.events(run_id, self._answers.place(since)[0], limit)
+        after, _ = await self._answers.place(since)
+        return await self._answers.events(run_id, after, limit)
 
     # The whole
     async def explain(

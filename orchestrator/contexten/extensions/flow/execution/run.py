@@ -75,7 +75,8 @@ class RunExecution:
         """Nothing works on it now: only times are waited for."""
         if self._is_over or self._in_flight or self._mailbox:
             return self._is_over
-        return not self.starter.is_starved and not self.tasks.are_busy
+        is_starved = self.starter.is_starved and not self._is_pausing  # a paused run waits for no agent
+        return not is_starved and not self.tasks.are_busy
 
     @property
     def has_attempts(self) -> bool:

@@ -138,8 +138,13 @@ WHERE run_id = ? AND state IN ('scheduled', 'waiting', 'paused')
 -- name: unfinished_tasks
 SELECT task, item, state, attempts FROM tasks WHERE run_id = ? AND state IN ('running', 'retrying', 'waiting')
 
--- name: task_names
-SELECT task FROM tasks WHERE run_id = ? AND item = -1
+-- name: pending_tasks
+SELECT json_extract(task.value, '$.name')
+FROM runs JOIN flow_versions USING (flow_id, version),
+     json_each(flow_versions.definition, '$.stages') AS stage, json_each(stage.value, '$.tasks') AS task
+WHERE runs.run_id = ?1
+  AND NOT EXISTS (
+      SELECT 1 FROM tasks WHERE tasks.run_id = ?1 AND item = -1 AND tasks.task = json_extract(task.value, '$.name'))
 
 -- name: cancel_task
 UPDATE tasks SET state = 'cancelled', ended_at = ?, reason = ?, wake_at = NULL, cursor = ?

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 from ..errors import IllegalMove, RunNotFound
 from ..states import RunState, TaskState
@@ -22,12 +21,11 @@ def request(
     *,
     reason: str | None,
     actor: str | None,
-    tasks: Sequence[str],
 ) -> RunState:
     """Record a request to cancel, pause or resume; answers the run's state after it.
 
-    A run that nobody owns moves at once; an owned one keeps running until its owner has obeyed. `tasks` are the names
-    of the run's definition, so that a cancelled run leaves none pending. Raises RunNotFound, IllegalMove.
+    A run that nobody owns moves at once; an owned one keeps running until its owner has obeyed. A cancelled
+    run leaves no task pending. Raises RunNotFound, IllegalMove.
     """
     row = tx.row(SQL["run_for_request"], (run_id,))
     if row is None:
@@ -69,8 +67,20 @@ def request(
         tx.execute(SQL["pause_idle_run"], (at, reason, cursor, run_id))
         follow(tx, run_id, RunState.PAUSED, at, None)
         return RunState.PAUSED
-    cancel_idle(tx, run_id, flow_id, at, reason=reason, actor=actor, tasks=tasks)
+    cancel_idle(tx, run_id, flow_id, at, reason=reason, actor=actor)
+    if parent is not None:
+        _wake_root(tx, parent, at)
     return RunState.CANCELLED
+
+
+def _wake_root(tx: Transaction, run_id: str, at: float) -> None:
+    """Let a waiting run look at the sub-flow that ended meanwhile; a paused one looks when it is resumed."""
+    row = tx.row(SQL["run_for_request"], (run_id,))
+    while row[3] is not None:
+        run_id = row[3]
+        row = tx.row(SQL["run_for_request"], (run_id,))
+    if row[0] == RunState.WAITING:
+        schedule(tx, run_id, row[1], at)
 
 
 def cancel_idle(
@@ -81,12 +91,11 @@ def cancel_idle(
     *,
     reason: str | None,
     actor: str | None,
-    tasks: Sequence[str],
 ) -> None:
     """Cancel a run that nobody owns, its sub-flows and its unfinished tasks."""
     for child_id, _ in tx.rows(SQL["live_children"], (run_id,)):
         child_flow = tx.row(SQL["run_flow"], (child_id,))[0]
-        cancel_idle(tx, child_id, child_flow, at, reason="its parent run was cancelled", actor=actor, tasks=())
+        cancel_idle(tx, child_id, child_flow, at, reason="its parent run was cancelled", actor=actor)
     for name, item, _state, attempts in tx.rows(SQL["unfinished_tasks"], (run_id,)):
         cursor = tx.event(
             "task.cancelled",
@@ -98,11 +107,9 @@ def cancel_idle(
             attempt=attempts or None,
         )
         tx.execute(SQL["cancel_task"], (at, "run cancelled", cursor, run_id, name, item))
-    started = {name for (name,) in tx.rows(SQL["task_names"], (run_id,))}
-    for name in tasks:
-        if name not in started:
-            row = TaskRow(name, state=TaskState.CANCELLED, ended_at=at, reason="run cancelled")
-            move_task(tx, run_id, flow_id, TaskMove(row, TaskState.PENDING), at)
+    for (name,) in tx.rows(SQL["pending_tasks"], (run_id,)):
+        row = TaskRow(name, state=TaskState.CANCELLED, ended_at=at, reason="run cancelled")
+        move_task(tx, run_id, flow_id, TaskMove(row, TaskState.PENDING), at)
     data = json.dumps({"reason": reason}) if reason else None
     cursor = tx.event("run.cancelled", at, run_id=run_id, flow_id=flow_id, actor=actor, data=data)
     tx.execute(SQL["cancel_idle_run"], (at, reason, cursor, run_id))
