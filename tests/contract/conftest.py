@@ -113,21 +113,19 @@ class Hand:
     async def submit(self, **fields: Any) -> str:
         """A scheduled run of two tasks, a and b."""
         number = next(self.numbers)
-        run = NewRun(
-            **{
-                "run_id": f"run_{number}",
-                "flow_id": FLOW,
-                "version": 1,
-                "name": FLOW,
-                "framework": "native",
-                "priority": 2,
-                "queue_key": float(number),
-                "inputs": "{}",
-                "total": 2,
-                "created_at": 1.0,
-            }
-            | fields
-        )
+        values: dict[str, Any] = {
+            "run_id": f"run_{number}",
+            "flow_id": FLOW,
+            "version": 1,
+            "name": FLOW,
+            "framework": "native",
+            "priority": 2,
+            "queue_key": float(number),
+            "inputs": "{}",
+            "total": 2,
+            "created_at": 1.0,
+        }
+        run = NewRun(**values | fields)
         return (await self.store.write(lambda tx: submit(tx, run))).run_id
 
     async def claim(self, owner: str = "srv_1", limit: int = 100, max_concurrent: int = 100) -> list[ClaimedRun]:

@@ -1,4 +1,4 @@
-"""A disk that fails while runs are under way: nothing is lost, nothing is done twice, and they go on when it is back."""
+"""A disk that fails while runs are under way: nothing is lost or done twice, and they go on when it is back."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 from contexten.extensions.flow.errors import StoreError
-from contexten.extensions.flow.execution import run as run_module
 from contexten.extensions.flow.execution import conductor as conductor_module
+from contexten.extensions.flow.execution import run as run_module
 from contexten.extensions.flow.service import FlowService
 from contexten.extensions.flow.settings import FlowSettings
 

@@ -9,13 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from contexten.extensions.flow.errors import FlowError, StoreBusy, StoreError, StoreFull, StoreTooNew
+from contexten.extensions.flow.errors import Closing, FlowError, StoreBusy, StoreError, StoreFull, StoreTooNew
 from contexten.extensions.flow.states import TaskState
 from contexten.extensions.flow.store import Committed, Refused, Store, Transaction
 from contexten.extensions.flow.store import database as database_module
@@ -54,7 +55,7 @@ async def together(store: Store, *changes: Callable[[Transaction], Any]) -> list
             done.set()
 
     for place, change in enumerate(changes):
-        store.submit(change, lambda result, error, place=place: settle(place, result, error))
+        store.submit(change, partial(settle, place))
     with anyio.fail_after(20):
         await done.wait()
     return found
@@ -160,7 +161,7 @@ async def test_listeners_hear_of_a_commit_before_its_writers_and_never_of_a_fail
     store.on_commit = lambda committed: heard.extend(event.type for event in committed.events)
     await store.open()
     try:
-        await together(store, enter("one"), lambda tx: refuse(tx))
+        await together(store, enter("one"), refuse)
         assert heard == ["one"]
         store.submit(enter("two"), lambda result, error: heard.append("settled"))
         await store.write(enter("three"))

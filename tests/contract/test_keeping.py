@@ -99,9 +99,7 @@ async def finished(hand: Hand, ended_at: float, output: str = "1") -> str:
     await hand.advance(run, task_move(TaskState.RUNNING))
     await hand.advance(run, task_move(TaskState.COMPLETED, TaskState.RUNNING, output=StoredText.of(output)))
     await hand.end(run)
-    await hand.store.write(
-        lambda tx: tx.execute("UPDATE runs SET ended_at = ? WHERE run_id = ?", (ended_at, run.run_id)) and None
-    )
+    await hand.store.write(lambda tx: tx.rows("UPDATE runs SET ended_at = ? WHERE run_id = ?", (ended_at, run.run_id)))
     return run.run_id
 
 
@@ -131,9 +129,7 @@ async def test_pruning_never_touches_what_has_not_ended(hand: Hand) -> None:
     alive = [await hand.submit(), (await hand.running()).run_id]
     waiting, paused = await hand.running(), await hand.running()
     await hand.advance(waiting, task_move(TaskState.WAITING, wake_at=9.0), to=RunState.WAITING, wake_at=9.0)
-    await hand.store.write(
-        lambda tx: tx.execute("UPDATE runs SET request = 'pause' WHERE run_id = ?", (paused.run_id,)) and None
-    )
+    await hand.store.write(lambda tx: tx.rows("UPDATE runs SET request = 'pause' WHERE run_id = ?", (paused.run_id,)))
     await hand.advance(paused, to=RunState.PAUSED)
     alive += [waiting.run_id, paused.run_id]
     entries = await hand.count("events")
@@ -237,7 +233,7 @@ async def test_only_what_came_after_a_cursor_is_answered(service: FlowService) -
         run = await service.execute_flow(workflow_def={"stages": [{"name": "s", "tasks": [say("a", 1)]}]})
         ended = await service.wait(run.run_id)
     events = await service.events(run.run_id)
-    assert [event.type for event in events][0] == "run.scheduled"
+    assert events[0].type == "run.scheduled"
     assert await service.events(run.run_id, since=ended.cursor) == []
     assert await service.events(run.run_id, since=events[1].cursor) == events[2:]
     view = await service.get_run(run.run_id, detail="tasks", since=ended.cursor)

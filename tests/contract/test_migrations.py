@@ -20,8 +20,8 @@ pytestmark = pytest.mark.anyio
 RELEASED = {
     "0001_initial.sql": "ee2f48dbdf69de2fb9ebd4fa6aceff38e3e9a15f40c584353ec3bd0b39f0dcfb",
 }
-"""SHA-256 of each migration that a release has shipped: databases exist that were made by exactly this text. A change of
-the schema is a new file; a new file is entered here with the release that brings it."""
+"""SHA-256 of each migration that a release has shipped: databases exist that were made by exactly this text.
+A change of the schema is a new file; a new file is entered here with the release that brings it."""
 
 FOLDER = files("contexten.extensions.flow.store") / "migrations"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -34,6 +35,10 @@ ROUTES: dict[TaskState, list[TaskState]] = {
 
 async def ask(store: Store, run_id: str, action: str) -> RunState:
     return await store.write(lambda tx: request(tx, run_id, action, 4.0, reason=None, actor="me"))
+
+
+async def take(store: Store, owner: str) -> list[ClaimedRun]:
+    return await store.write(lambda tx: take_over(tx, owner, 3.0))
 
 
 async def in_state(hand: Hand, state: RunState) -> ClaimedRun:
@@ -111,7 +116,7 @@ async def test_an_owner_with_another_fence_records_nothing(hand: Hand, fence: in
 async def test_the_former_owner_of_a_run_that_was_taken_over_records_nothing(hand: Hand) -> None:
     run = await hand.running()
     await hand.advance(run, task_move(TaskState.RUNNING, attempts=1, agent="x"))
-    (taken,) = await hand.store.write(lambda tx: take_over(tx, "srv_2", 3.0))
+    (taken,) = await take(hand.store, "srv_2")
     assert taken.fence > run.fence
     with pytest.raises(Refused):
         await hand.advance(run, task_move(TaskState.COMPLETED, TaskState.RUNNING, attempts=1))
@@ -144,14 +149,12 @@ async def test_a_request_moves_a_run_only_where_the_table_allows(hand: Hand, sta
     entries = await hand.count("events")
     try:
         answered = await ask(hand.store, run.run_id, action)
-    except IllegalMove as refusal:
-        assert refusal.next
-        assert await hand.state(run.run_id) == state
+    except IllegalMove:
+        answered = state
         assert await hand.count("events") == entries
-    else:
-        now = RunState(await hand.state(run.run_id))
-        assert answered == now
-        assert now == state or now in RUN_MOVES[state]
+    now = RunState(await hand.state(run.run_id))
+    assert answered == now
+    assert now == state or now in RUN_MOVES[state]
     assert verify(hand.store.path).problems == []
 
 
@@ -229,13 +232,12 @@ async def test_a_crash_is_counted_once_and_an_orderly_stop_never(hand: Hand) -> 
     run = await hand.running()
     await hand.advance(run, task_move(TaskState.RUNNING, attempts=3, agent="x"))
     for owner in ("srv_2", "srv_3"):  # the second comes before anything was restarted
-        (run,) = await hand.store.write(lambda tx, owner=owner: take_over(tx, owner, 3.0))
+        (run,) = await take(hand.store, owner)
         assert [(row.attempts, row.interruptions) for row in run.tasks] == [(3, 1)]
     await hand.advance(run, task_move(TaskState.RUNNING, TaskState.RUNNING, attempts=4, interruptions=1, agent="x"))
     for owner in ("srv_4", "srv_5"):
-        giving = [(run.run_id, run.flow_id, run.fence)]
-        await hand.store.write(lambda tx, giving=giving: release(tx, giving, 3.0))
-        (run,) = await hand.store.write(lambda tx, owner=owner: take_over(tx, owner, 3.0))
+        await hand.store.write(partial(release, runs=[(run.run_id, run.flow_id, run.fence)], at=3.0))
+        (run,) = await take(hand.store, owner)
         assert [(row.attempts, row.interruptions) for row in run.tasks] == [(3, 1)]
     assert verify(hand.store.path).problems == []
 
@@ -260,7 +262,7 @@ async def test_a_sub_flow_is_recorded_paused_and_taken_over_with_its_parent(hand
     assert await hand.state("run_child") == "running"
     with pytest.raises(IllegalMove, match=run.run_id):
         await ask(hand.store, "run_child", "pause")
-    (taken,) = await hand.store.write(lambda tx: take_over(tx, "srv_2", 3.0))
+    (taken,) = await take(hand.store, "srv_2")
     assert [other.run_id for other in taken.children] == ["run_child"]
     await ask(hand.store, run.run_id, "pause")
     await hand.advance(taken, to=RunState.PAUSED)

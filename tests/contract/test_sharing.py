@@ -150,3 +150,24 @@ async def test_without_a_driver_a_guest_says_that_nobody_runs_it(database: Path,
         assert view.state == "scheduled"
         assert "no server" in (view.note or "")
         assert (await guest.control(run.run_id, "cancel")).state == "cancelled"
+
+
+async def test_runs_claimed_while_the_service_closes_are_given_back(database: Path, holder: Holder) -> None:
+    settings = FlowSettings(database=database, stop_grace_s=0.0)
+    async with FlowService(settings, agents=[holder], drive=False) as guest:
+        for _ in range(3):
+            await guest.execute_flow(workflow_def=HOLD)
+    with anyio.fail_after(20):
+        for _ in range(10):
+            async with FlowService(settings, agents=[holder]) as driver:
+                pass
+            async with FlowService(settings, drive=False) as guest:
+                rows = await guest._store.rows("SELECT state, owner FROM runs")
+                assert all(row["owner"] is None for row in rows), [tuple(row) for row in rows]
+        holder.open.set()
+        async with FlowService(settings, agents=[holder]) as driver:
+            for run in (await driver.list_runs()).runs:
+                assert (await driver.wait(run.run_id)).state == "completed"
+            rows = await driver._store.rows("SELECT interruptions FROM tasks")
+            assert {row[0] for row in rows} == {0}  # nobody crashed
+            assert (await driver.verify()).ok

@@ -169,12 +169,14 @@ class World:
         return Counter(line["id"] for line in lines if line["task"] == task)
 
     def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        connection = sqlite3.connect(self.database)
+        """Read only: what a killed process left behind is for the next one to recover."""
+        if not self.database.exists() or not self.database.stat().st_size:
+            return []  # it was killed before the schema was there
+        connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
         try:
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchall():
+                return []
             return connection.execute(sql, parameters).fetchall()
-        except sqlite3.OperationalError as error:
-            assert "no such table" in str(error)  # it was killed before the schema was there
-            return []
         finally:
             connection.close()
 

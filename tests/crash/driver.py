@@ -126,10 +126,11 @@ class Ledger:
 
     async def run(self, task: TaskCall, context: AttemptContext) -> Any:
         does = task.parameters
+        item = -1 if context.item_index is None else context.item_index
         line = {
             "run": context.run_id,
             "task": context.task,
-            "item": -1 if context.item_index is None else context.item_index,
+            "item": item,
             "attempt": context.attempt,
             "id": context.attempt_id,
         }
@@ -143,7 +144,7 @@ class Ledger:
             with suppress(asyncio.CancelledError):
                 await anyio.sleep_forever()
             await anyio.sleep_forever()
-        if context.task in self._held and (line["item"] < 0 or line["item"] in does.get("held_items", [line["item"]])):
+        if context.task in self._held and item in does.get("held_items", [item]):
             await anyio.sleep_forever()
         if context.attempt <= does.get("failures", 0):
             raise ConnectionError(f"try {context.attempt} fails")
@@ -257,7 +258,7 @@ def _live(job: dict[str, Any]) -> NoReturn:
     try:
         asyncio.run(Life(job).live())
         status = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - it is told, and the process ends
         sys.excepthook(*sys.exc_info())
     finally:
         sys.stderr.flush()

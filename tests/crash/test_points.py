@@ -1,9 +1,10 @@
-"""Killed at each commit and each effect, before and after it: what was acknowledged is there, what was done stays done."""
+"""Killed at each commit and each effect, before and after it: what was acknowledged is there, what was done stays."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from .flows import CHILD, MIXED, MIXED_OUTPUT, MIXED_STATES, MIXED_TRIES
 EVERY = os.environ.get("CONTEXTEN_CHAOS") == "full"
 """Every point, not every third: `make chaos`."""
 
-PROGRAM = [["create", "child", CHILD], ["create", "mixed", MIXED], ["execute", "mixed", "only-once"]]
+PROGRAM: list[list[Any]] = [["create", "child", CHILD], ["create", "mixed", MIXED], ["execute", "mixed", "only-once"]]
 
 
 def check_the_end(world: World) -> None:

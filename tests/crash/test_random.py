@@ -21,7 +21,6 @@ LONGEST_S = 0.25  # of a life; to run three flows undisturbed takes about as lon
 def test_random_kills_lose_nothing_and_repeat_nothing_recorded(lives: Lives, tmp_path: Path) -> None:
     seed = random.SystemRandom().randrange(1 << 32) if IS_FULL else 20
     for number in range(DATABASES):
-        print(f"seed {seed}, database {number}")
         chance = random.Random(f"{seed} {number}")
         world = World(lives, tmp_path / str(number))
         killed = 0

@@ -63,6 +63,19 @@ FLOWS: dict[str, dict[str, Any]] = {
             }
         ]
     },
+    "dozing": {
+        "stages": [
+            {
+                "name": "s",
+                "execution_mode": "parallel",
+                "tasks": [
+                    {"name": "nap", "type": "wait", "parameters": {"seconds": 0.06}},
+                    act("one"),
+                    act("two", depends_on=["one"]),
+                ],
+            }
+        ]
+    },
     "sleepy": {
         "stages": [
             {
@@ -140,8 +153,11 @@ class Control(RuleBasedStateMachine):
         self.puppet = Puppet(capacity)
         self.limit = limit
         self._open()
+        self.portal.call(self._create)
+
+    async def _create(self) -> None:
         for flow_id, definition in FLOWS.items():
-            self.portal.call(lambda f=flow_id, d=definition: self.service.create_flow(flow_id=f, workflow_def=d))
+            await self.service.create_flow(flow_id=flow_id, workflow_def=definition)
 
     def _open(self) -> None:
         self.service = FlowService(

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
 from contexten.extensions.flow.errors import AttemptError
+from contexten.extensions.flow.execution import run as run_module
 from contexten.extensions.flow.service import FlowService
 from contexten.extensions.flow.settings import FlowSettings
 from contexten.extensions.flow.views import RunView
@@ -91,9 +92,15 @@ def conditions(draw: st.DrawFn, earlier: list[str]) -> str:
 
 @st.composite
 def tasks(draw: st.DrawFn, name: str, earlier: list[str], stages_before: list[str]) -> dict[str, Any]:
+    task: dict[str, Any]
+    if draw(st.integers(0, 5)) == 0:
+        task = {"name": name, "type": "wait", "parameters": {"seconds": 0.004}}
+        if draw(st.booleans()):
+            task["depends_on"] = earlier[-1:]
+        return task
     attempts = draw(st.integers(1, 3))
     script = draw(st.lists(st.sampled_from(["ok", "ok", "fail", "invalid"]), min_size=1, max_size=3))
-    task: dict[str, Any] = {
+    task = {
         "name": name,
         "type": "test",
         "required_tools": ["act"],
@@ -205,7 +212,8 @@ class Reading:
             return text == "true"
         (name,) = NAMED.findall(text)
         if text.endswith(".ok"):
-            return True if self.states[name] == "completed" and "for_each" not in self.task[name] else None
+            is_single = "for_each" not in self.task[name] and self.task[name]["type"] != "wait"
+            return True if self.states[name] == "completed" and is_single else None
         wanted = text.split("'")[1]
         state = "skipped" if self.states[name] == "upstream" else self.states[name]
         return (state == wanted) is ("==" in text)
@@ -249,6 +257,8 @@ class Reading:
             holds = self._holds(task["when"])
             if holds is not True:
                 return "skipped" if holds is False else "failed"
+        if task["type"] == "wait":
+            return "completed"
         if not self.trace.index("start", name) and task.get("for_each") != []:
             return "to be run"
         return self._outcome(task)
@@ -329,14 +339,16 @@ class World:
         self.portal, self.service, self.actor = portal, service, actor
 
     def run(self, definition: dict[str, Any]) -> RunView:
-        return self.portal.call(self._run, definition)
+        view: RunView = self.portal.call(self._run, definition)
+        return view
 
     async def _run(self, definition: dict[str, Any]) -> RunView:
         run = await self.service.execute_flow(workflow_def=definition)
         return await self._end(run.run_id)
 
     def rerun(self, run: RunView, task: str) -> tuple[RunView, set[str]]:
-        return self.portal.call(self._rerun, run, task)
+        answer: tuple[RunView, set[str]] = self.portal.call(self._rerun, run, task)
+        return answer
 
     async def _rerun(self, run: RunView, task: str) -> tuple[RunView, set[str]]:
         if run.state == "failed":
@@ -353,6 +365,9 @@ class World:
 
 @pytest.fixture(scope="module", params=[100, 2], ids=["many places", "two places"])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    # every wait gives the run's slot back, however short it is
+    patch = pytest.MonkeyPatch()
+    patch.setattr(run_module, "PARK_AT_LEAST_S", 0.0)
     database: Path = tmp_path_factory.mktemp("execution") / "flow.sqlite3"
     actor = Actor(capacity=request.param)
     service = FlowService(FlowSettings(database=database, retry_delay_s=0), agents=[actor])
@@ -361,6 +376,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         report = portal.call(service.verify)
         assert report.ok, report.problems
         assert report.runs > 0
+    patch.undo()
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))

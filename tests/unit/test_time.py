@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import suppress
-from functools import partial
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,7 +12,6 @@ import pytest
 
 from contexten.extensions.flow import FlowService, FlowSettings
 from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
-from contexten.extensions.flow.store.requests import request
 
 if TYPE_CHECKING:
     from tests.unit.conftest import EndOf, FakeClock, Gate
@@ -167,30 +165,35 @@ async def test_a_grace_that_passes_ends_a_cancelled_run_and_the_sub_flow_that_he
     call = {"name": "call", "type": "flow", "parameters": {"flow_id": "child"}}
     hold_up = threading.Event()
     clock.tick = 0.001
-    async with FlowService(settings, agents=[clings], clock=clock) as flows:
+    async with FlowService(settings, agents=[clings], clock=clock) as flows, AsyncExitStack() as farewell:
+        farewell.callback(let_go.set)
+        farewell.callback(speak.set)
+        farewell.callback(hold_up.set)
         await flows.create_flow(flow_id="child", workflow_def=flow(leaf))
         run = await flows.execute_flow(workflow_def=flow(call))
+        writer, conductor = flows._store._writer, flows._conductor
+        assert writer is not None
+        assert conductor is not None
         with anyio.fail_after(10):
             await reached.wait()
             async with anyio.create_task_group() as group:  # the request and the sub-flow's entry share a commit
                 group.start_soon(flows._store.write, lambda tx: hold_up.wait(5))
-                asked = partial(
-                    request, run_id=run.run_id, action="cancel", at=0.0, reason=None, actor=None, tasks=("call",)
-                )
-                group.start_soon(flows._store.write, asked)
-                await anyio.wait_all_tasks_blocked()
+                group.start_soon(flows.control, run.run_id, "cancel")
+                while writer._queue.qsize() < 1:
+                    await anyio.lowlevel.checkpoint()
                 speak.set()
-                await anyio.wait_all_tasks_blocked()
+                while writer._queue.qsize() < 2:
+                    await anyio.lowlevel.checkpoint()
                 hold_up.set()
+            while len(graces := sorted(due for due, _, _ in conductor.timers._heap)) < 2:
+                await anyio.lowlevel.checkpoint()
         clock.tick = 0.0
-        assert flows._conductor is not None
-        first = min(due for due, _, _ in flows._conductor.timers._heap)
-        await clock.advance(first - clock.monotonic())  # the grace of the run is over, that of its sub-flow is not
+        assert graces[0] < graces[1]
+        await clock.advance(graces[0] - clock.monotonic())  # the run's grace is over, that of its sub-flow is not
         ended = await end_of(flows, run.run_id)
         await clock.advance(60)
         await anyio.wait_all_tasks_blocked()
         states = {view.flow_id: view.state for view in (await flows.list_runs()).runs}
-        let_go.set()
     assert ended.state == "cancelled"
     assert set(states.values()) == {"cancelled"}
 

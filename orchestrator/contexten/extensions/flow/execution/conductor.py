@@ -10,11 +10,10 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from ..agents.protocol import Agent
 from ..agents.registry import AgentRegistry
 from ..agents.secrets import SecretVault
 from ..clock import Clock
-from ..definition import Plan, Task
+from ..definition import Plan
 from ..errors import FlowError
 from ..plans import Plans
 from ..recovery.retry import RetryPolicy
@@ -251,13 +250,8 @@ class Conductor:
         else:
             self._loop.call_soon_threadsafe(callback)
 
-    def release_agent(self, agent: Agent, task: Task) -> None:
-        """Give an agent's place back; whoever waits for one is told."""
-        self.registry.release(agent, task)
-        self.agents_changed()
-
     def agents_changed(self) -> None:
-        """Agents have free places: tell who waits for one."""
+        """Agents may have free places: tell who waits for one."""
         if self._starved:
             starved, self._starved = self._starved, {}
             for execution in starved:

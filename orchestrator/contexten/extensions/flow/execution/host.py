@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..agents.protocol import Agent
 from ..agents.registry import AgentRegistry
 from ..agents.secrets import SecretVault
 from ..clock import Clock
-from ..definition import Plan, Task
+from ..definition import Plan
 from ..plans import Plans
 from ..recovery.retry import RetryPolicy
 from ..settings import FlowSettings
@@ -38,8 +37,8 @@ class Host(Protocol):
         """Run a coroutine function in the conductor's task group."""
         ...
 
-    def release_agent(self, agent: Agent, task: Task) -> None:
-        """Give an agent's place back; whoever waits for one is told."""
+    def agents_changed(self) -> None:
+        """Agents may have free places: tell who waits for one."""
         ...
 
     def wait_for_agent(self, execution: RunExecution) -> None:

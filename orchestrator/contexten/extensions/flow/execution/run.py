@@ -242,7 +242,9 @@ class RunExecution:
 
     def _give_back(self, draft: Draft) -> None:
         for agent, task in draft.reserved:
-            self.host.release_agent(agent, task)
+            self.host.registry.release(agent, task)
+        if draft.reserved:
+            self.host.agents_changed()
 
     def _settled(self, draft: Draft, move: RunMove, result: Any, error: BaseException | None) -> None:
         if isinstance(error, StoreError):

@@ -221,8 +221,9 @@ class Starter:
             outcome = Failed(kind="agent_failure", message=f"The agent {attempt.agent.name!r} cancelled itself.")
         finally:
             unit.attempt = None
-            host.release_agent(attempt.agent, unit.node.task)
+            host.registry.release(attempt.agent, unit.node.task)
         self._run.post(AttemptEnded(unit, outcome))
+        host.agents_changed()  # after its own run has had its turn: that may have taken the place again
 
     # for_each
     def _start_fan(self, unit: Unit, draft: Draft) -> None:
