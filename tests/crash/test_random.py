@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 from .conftest import Lives, World
 from .flows import CHILD, MIXED, MIXED_OUTPUT, MIXED_STATES, MIXED_TRIES
@@ -26,7 +27,7 @@ def test_random_kills_lose_nothing_and_repeat_nothing_recorded(lives: Lives, tmp
         killed = 0
         for round_ in range(ROUNDS):
             work = [["execute", "mixed", f"{round_}-{n}"] for n in range(RUNS_A_ROUND)]
-            program = [["create", "child", CHILD], ["create", "mixed", MIXED], *work, ["finish"]]
+            program: list[list[Any]] = [["create", "child", CHILD], ["create", "mixed", MIXED], *work, ["finish"]]
             life = world.live(*program, kill_after_s=chance.uniform(0, LONGEST_S), max_interruptions=1000)
             killed += life.was_killed
         assert killed, "no life was cut short: this proved nothing"

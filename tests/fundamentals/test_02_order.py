@@ -143,7 +143,9 @@ async def test_an_agent_never_gets_more_tasks_at_once_than_its_capacity(settings
         await anyio.lowlevel.checkpoint()
         running -= 1
 
-    tasks = [{"name": f"t{number}", "type": "test", "required_tools": ["single"]} for number in range(5)]
+    tasks: list[dict[str, Any]] = [
+        {"name": f"t{number}", "type": "test", "required_tools": ["single"]} for number in range(5)
+    ]
     tasks.append({"name": "each", "type": "test", "required_tools": ["single"], "for_each": [1, 2, 3]})
     flow = {"stages": [{"name": "only", "execution_mode": "parallel", "tasks": tasks}]}
     async with FlowService(settings, agents=[single]) as flows:

@@ -121,7 +121,7 @@ async def test_a_recorded_output_is_final_whatever_its_agent_does_with_it_later(
         box.append(len(box))
         return box
 
-    tasks = [
+    tasks: list[dict[str, Any]] = [
         {"name": "first", "type": "t", "required_tools": ["keeper"]},
         {"name": "second", "type": "t", "required_tools": ["keeper"]},
         {"name": "look", "preferred_agent_type": "tool", "parameters": {"first": "{{ tasks.first.output }}"}},

@@ -68,7 +68,7 @@ async def test_a_secret_reaches_its_tool_and_nothing_that_is_recorded(
         received.append(task.parameters["key"])
         return ("signed with", {"key": (task.parameters["key"],)})
 
-    with_secret = FlowSettings(secrets="API_KEY", retry_delay_s=0)  # type: ignore[arg-type]  # the environment's form
+    with_secret = FlowSettings(secrets="API_KEY", retry_delay_s=0)
     task = {"name": "sign", "type": "t", "required_tools": ["sign"], "parameters": {"key": "{{ secrets.API_KEY }}"}}
     async with FlowService(with_secret, agents=[sign]) as flows:
         run = await end_of(flows, (await flows.execute_flow(workflow_def=flow(task))).run_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -36,7 +37,7 @@ async def test_the_journal_tells_a_runs_story_and_who_asked_for_it(settings: Flo
         "run.completed",
     ]
     assert events[0].actor == "claude/stdio/execute_flow"
-    assert all(earlier.at <= later.at for earlier, later in zip(events, events[1:], strict=False))
+    assert all(earlier.at <= later.at for earlier, later in pairwise(events))
 
 
 async def test_requests_are_in_the_journal_with_their_actor_and_reason(
@@ -87,7 +88,7 @@ async def test_waiting_until_a_change_answers_with_what_changed(
             before = await flows.get_run(run.run_id)
             gate.opened.set()
             changed = await flows.wait(run.run_id, until="change", since=before.cursor)
-        assert [event.type for event in changed.events or []][0] == "task.completed"
+        assert next(event.type for event in changed.events or []) == "task.completed"
         await end_of(flows, run.run_id)
 
 
@@ -123,7 +124,7 @@ async def test_explain_says_why_a_run_failed_and_what_to_do(settings: FlowSettin
     assert why.summary.startswith("Failed in task parse: invalid")
     assert why.failure is not None
     assert (why.failure["root_task"], why.failure["skipped"]) == ("parse", ["after"])
-    assert any("update_flow" in call for call in why.next)
+    assert any("update_flow" in call for call in why.next or [])
 
 
 async def test_explain_says_what_a_flow_will_do_before_it_runs(settings: FlowSettings) -> None:

@@ -6,7 +6,6 @@ Nothing is passed here but what the snippets show; CONTEXTEN_FLOW_DATABASE names
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -79,8 +78,8 @@ class DataAgent:
 
 
 @pytest.fixture
-async def agents() -> AsyncIterator[list[Any]]:
-    yield [DataAgent()]
+def agents() -> list[Any]:
+    return [DataAgent()]
 
 
 async def test_flow_manager(agents: list[Any]) -> None:

@@ -107,11 +107,11 @@ def tasks(draw: st.DrawFn, name: str, earlier: list[str], stages_before: list[st
         "retry": {"max_attempts": attempts, "delay_s": 0},
         "parameters": {"script": script, "bad": [], "takes": draw(st.integers(0, 2))},
     }
-    if earlier and draw(st.booleans()):
+    if draw(st.booleans()) and earlier:
         task["depends_on"] = draw(st.lists(st.sampled_from(earlier), max_size=2, unique=True))
     if stages_before and draw(st.integers(0, 7)) == 0:
         task["depends_on"] = [*task.get("depends_on", []), f"stage:{draw(st.sampled_from(stages_before))}"]
-    if earlier and draw(st.integers(0, 4)) == 0:
+    if draw(st.integers(0, 4)) == 0 and earlier:
         task["parameters"]["seen"] = f"{{{{ tasks.{draw(st.sampled_from(earlier))}.state }}}}"
     if draw(st.integers(0, 3)) == 0:
         task["when"] = draw(conditions(earlier))

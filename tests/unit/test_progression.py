@@ -100,7 +100,7 @@ def test_continue_on_failure_lets_later_stages_go_on_but_not_the_stage_itself() 
 
 
 def test_flags_do_not_let_what_depends_on_the_failed_task_run() -> None:
-    tasks = ["a", {"name": "b", "depends_on": ["a"]}, {"name": "c", "depends_on": ["b"]}, "d"]
+    tasks: list[Any] = ["a", {"name": "b", "depends_on": ["a"]}, {"name": "c", "depends_on": ["b"]}, "d"]
     walk = Walk(plan_of(stage("s", *tasks, execution_mode="parallel", continue_on_task_failure=True)))
     assert walk.ready == ["a", "d"]
     walk.end("a", FAILED)

@@ -31,7 +31,7 @@ async def store(settings: FlowSettings) -> AsyncIterator[Store]:
 
 
 def ask(tx: Transaction, run: ClaimedRun, action: str) -> RunState:
-    return request(tx, run.run_id, action, 2.0, reason=None, actor="test", tasks=("one",))
+    return request(tx, run.run_id, action, 2.0, reason=None, actor="test")
 
 
 def leave(run: ClaimedRun, to: RunState, **fields: Any) -> RunMove:

@@ -92,10 +92,10 @@ class Conductor:
         """Stop taking work, let attempts end within the grace, cut off the rest, give the runs up."""
         self.is_stopping = True
         deadline = self.clock.monotonic() + self.settings.stop_grace_s
-        while self._has_attempts() and self.clock.monotonic() < deadline:
+        while self._is_busy() and self.clock.monotonic() < deadline:
             await self.clock.sleep(FINISH_POLL_S)
         deadline = self.clock.monotonic() + CUT_OFF_S
-        while self._has_attempts() and self.clock.monotonic() < deadline:
+        while self._is_busy() and self.clock.monotonic() < deadline:
             for execution in list(self.executions.values()):
                 execution.cut_off()  # again and again: some swallow a cancellation
             await self.clock.sleep(FINISH_POLL_S)
@@ -111,8 +111,8 @@ class Conductor:
                 execution.lose()
         self._ticking.cancel()
 
-    def _has_attempts(self) -> bool:
-        return any(execution.has_attempts for execution in self.executions.values())
+    def _is_busy(self) -> bool:
+        return self._is_claiming or any(execution.has_attempts for execution in self.executions.values())
 
     # Submitting
     def submit(self, run: NewRun, plan: Plan, settle: Callable[[Submitted | None, BaseException | None], None]) -> None:
@@ -145,6 +145,11 @@ class Conductor:
 
     def _claimed(self, limit: int, claimed: list[ClaimedRun] | None, error: BaseException | None) -> None:
         self._is_claiming = False
+        if self.is_stopping:  # in the last moment: they are for the next server
+            now, runs = self._now(), [(run.run_id, run.flow_id, run.fence) for run in claimed or ()]
+            if runs:
+                self.store.submit(lambda tx: release(tx, runs, now), lambda _result, _error: None)
+            return
         if error is not None or claimed is None:
             logger.warning("claiming failed and will be tried again: %s", error)
             self.timers.after(CLAIM_RETRY_S, self.kick)

@@ -165,6 +165,8 @@ class RunExecution:
             claimed = replace(claimed, request="pause")
         unit.child = self.host.begin(claimed, plan, self)
         self.children[claimed.run_id] = unit.child
+        if self._grace_is_over:
+            unit.child.post(GraceIsOver())
 
     def child_left(self, child: RunExecution, ended: ChildEnded | None) -> None:
         """A sub-flow's run ended, or is no longer driven."""
@@ -338,6 +340,8 @@ class RunExecution:
                     self._begin_end(End(RunState.FAILED, error=error, reason="the run's time is up"))
             case GraceIsOver():
                 self._grace_is_over = True
+                for child in list(self.children.values()):
+                    child.post(GraceIsOver())
             case Logged(unit, level, message_text):
                 row = unit.row
                 text = check_json({"level": level, "message": message_text}, max_bytes=1 << 20)
@@ -362,6 +366,7 @@ class RunExecution:
         self.host.timers.after(self.host.settings.cancel_grace_s, lambda: self.post(GraceIsOver()))
 
     def _attempt_ended(self, unit: Unit, outcome: Succeeded | Failed | CutOff, draft: Draft) -> None:
+        unit.is_working = False
         if isinstance(outcome, Succeeded):
             self.tasks.complete(unit, outcome.text, draft)
         elif self._ending is not None:
@@ -388,7 +393,7 @@ class RunExecution:
     # Moving on
     def _move_on(self, draft: Draft) -> None:
         if self._ending is not None:
-            if self._grace_is_over or not (self.children or self.tasks.are_busy):
+            if not self.children and (self._grace_is_over or not self.tasks.are_busy):  # sub-flows end first
                 draft.end = self.tasks.cancel(draft, self._ending)
             return
         if self._is_pausing:

@@ -156,6 +156,7 @@ class Starter:
         if agent is None:
             return False
         draft.reserved.append((agent, task))
+        unit.is_working = True
         draft.move(
             unit,
             TaskState.RUNNING,

@@ -26,6 +26,8 @@ class Unit:
     row: TaskRow
     node: TaskNode
     attempt: Attempt | None = None
+    is_working: bool = False
+    """From the draft that starts an attempt until its end is taken from the mailbox."""
     alarm: Alarm | None = None
     child: RunExecution | None = None
     is_preparing: bool = False
@@ -35,7 +37,7 @@ class Unit:
     @property
     def is_busy(self) -> bool:
         """Whether something works on it in this process, rather than it waiting for a time."""
-        if self.attempt is not None or self.is_preparing:
+        if self.is_working or self.is_preparing:
             return True
         if self.child is not None:
             return not self.child.is_idle
