@@ -10,7 +10,7 @@ Json = Any
 """JSON data: None, bool, int, float, str, list and dict with string keys."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class TaskCall:
     """One task as an agent receives it: templates are rendered, secrets are in place.
 

@@ -87,7 +87,7 @@ class Attempt:
         task = node.task
         try:
             parameters = node.parameters.render(scope)
-            if not isinstance(self.agent, BuiltinToolAgent):
+            if parameters and not isinstance(self.agent, BuiltinToolAgent):
                 parameters = copy.deepcopy(parameters)  # a stranger may change what it is given
             call = TaskCall(
                 name=node.name,

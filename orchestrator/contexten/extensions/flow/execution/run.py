@@ -412,15 +412,15 @@ class RunExecution:
     def _may_park(self) -> bool:
         if self.starter.is_starved:
             return False
+        if self.tasks.are_busy:
+            return False
         now = self._now()
         wake_at = self.wake_at()
         if wake_at is None or wake_at - now < PARK_AT_LEAST_S:
             return False
         soon = now + PARK_AFTER_S
         is_worth_it = False
-        for unit in list(self.tasks.live):
-            if unit.is_busy:
-                return False
+        for unit in self.tasks.live:
             if unit.row.state is TaskState.WAITING or (unit.row.wake_at or 0) > soon:
                 is_worth_it = True
         for child in self.children.values():

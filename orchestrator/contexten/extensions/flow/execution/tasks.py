@@ -76,7 +76,8 @@ class RunTasks:
 
     def given(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Inputs and context for an agent: copies, since it may change them."""
-        return json.loads(self._inputs), copy.deepcopy(dict(self._plan.definition.context))
+        context = self._plan.definition.context
+        return json.loads(self._inputs), copy.deepcopy(dict(context)) if context else {}
 
     def find(self, name: str, item: int | None) -> Unit | None:
         """The unit of a task, or of an item of its for_each."""

@@ -30,16 +30,8 @@ def task_row(
     state = row.state
     if state not in TASK_MOVES[before]:
         raise Refused(f"task {row.task}: {before} -> {state} is not a legal move")
-    cursor = tx.event(
-        TASK_EVENTS[state],
-        at,
-        run_id=run_id,
-        flow_id=flow_id,
-        task=row.task,
-        item=None if row.item < 0 else row.item,
-        attempt=row.attempts or None,
-        data=data,
-    )
+    item = None if row.item < 0 else row.item
+    cursor = tx.enter(run_id, flow_id, TASK_EVENTS[state], row.task, item, row.attempts or None, at, None, data)
     output = _columns(tx, row.output)
     if before is TaskState.PENDING:
         items = _columns(tx, row.items)

@@ -3,6 +3,9 @@
 -- name: last_event
 SELECT seq FROM sqlite_sequence WHERE name = 'events'
 
+-- name: group_start
+SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0), user_version FROM pragma_user_version
+
 -- name: insert_event
 INSERT INTO events (seq, run_id, flow_id, type, task, item, attempt, at, actor, data)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)

@@ -94,8 +94,7 @@ class Submitted(NamedTuple):
     """It was recorded as running, owned by this process."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunMove:
+class RunMove(NamedTuple):
     """What happens to an owned run in one change: moves of its tasks, and perhaps one of its own.
 
     The change is refused where the run is no longer running under `fence`.

@@ -84,8 +84,12 @@ class Transaction:
         data: str | None = None,
     ) -> int:
         """Append to the journal; answers the entry's place."""
+        return self.enter(run_id, flow_id, type, task, item, attempt, at, actor, data)
+
+    def enter(self, *entry: Any) -> int:
+        """Append to the journal what Event has after its place, in that order; for the many."""
         self.seq = seq = self.seq + 1
-        self.events.append(Event(seq, run_id, flow_id, type, task, item, attempt, at, actor, data))
+        self.events.append(Event(seq, *entry))
         return seq
 
 
@@ -236,13 +240,12 @@ class Writer:
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
-            level = connection.execute("PRAGMA user_version").fetchone()[0]
+            before, level = connection.execute(SQL["group_start"]).fetchone()
             if level > self._schema_level:
                 raise StoreTooNew(
                     f"The database has schema level {level}; this program knows {self._schema_level}.",
                     next="Upgrade contexten-flow: another process has already upgraded the database.",
                 )
-            before = self._last_seq()
             transaction = Transaction(connection, before)
             apply(transaction, group, results)
             if transaction.events:
