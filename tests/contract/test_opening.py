@@ -216,6 +216,9 @@ async def test_nothing_is_left_open_after_closing(database: Path) -> None:
         async with FlowService(FlowSettings(database=database), agents=[work]) as service:
             run = await service.execute_flow(workflow_def=flow("one"))
             await service.wait(run.run_id, timeout_s=10)
+    for thread in threading.enumerate():
+        if thread.name not in threads and not thread.name.startswith("asyncio_"):
+            thread.join(5)  # it was told to end; that takes it a moment
     assert process.num_fds() <= descriptors
     assert threads_by_name() == threads
 

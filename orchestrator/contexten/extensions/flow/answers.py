@@ -13,7 +13,7 @@ from .clock import Clock
 from .definition import Plan
 from .errors import FlowNotFound, IllegalMove, InvalidArguments, Issue, RunNotFound, TaskNotFound
 from .states import RunState, TaskState
-from .store import NewRun, Store, Submitted
+from .store import NewRun, RunMove, Store, Submitted
 from .store.cursors import decode, encode
 from .store.sql import SQL
 from .views import EventView, FlowPage, FlowView, Progress, RunError, RunPage, RunView, TaskView
@@ -248,6 +248,32 @@ class Answers:
             created_at=iso(run.created_at),
             rerun_of=run.rerun_of,
             note=None if submitted.has_started else self._note(state),
+        )
+
+    def ended_run_view(self, run: NewRun, end: RunMove, place: int, *, started_at: float, completed: int) -> RunView:
+        """A run that ended just now, with its output; `end` is the move that ended it, at that place in the journal."""
+        state = end.to or RunState.COMPLETED
+        return RunView(
+            run_id=run.run_id,
+            flow_id=run.flow_id,
+            name=run.name,
+            version=run.version,
+            state=state,
+            progress=Progress(completed=completed, total=run.total),
+            cursor=self.cursor(place),
+            next_poll_s=0.0,
+            error=_error(end.error),
+            failed_tasks=json.loads(end.failed_tasks) if end.failed_tasks else None,
+            framework=run.framework,
+            priority=run.priority,
+            created_at=iso(run.created_at),
+            started_at=iso(started_at),
+            ended_at=iso(end.at),
+            duration_s=round(max(0.0, end.at - started_at), 3),
+            rerun_of=run.rerun_of,
+            reason=end.reason,
+            has_output=state is RunState.COMPLETED or None,
+            output=json.loads(end.output.text) if end.output is not None else None,
         )
 
     def _run_note(self, state: RunState, request: str | None) -> str | None:

@@ -83,8 +83,14 @@ class Runs:
             submitted = await self._submit(run, plan)
             if submitted.is_existing:
                 await self.wait(submitted.run_id)
+            execution = self.conductor.executions.get(submitted.run_id) if self.conductor is not None else None
             while not self._watchers.are_closed and not (submitted.is_existing or watch.has_ended):
                 await watch.wait()
+        if execution is not None and execution.ended is not None:  # all that the store would answer is here
+            end, place = execution.ended
+            return self._answers.ended_run_view(
+                run, end, place, started_at=execution.claimed.started_at, completed=execution.tasks.completed
+            )
         return await self.get(submitted.run_id, detail="output")
 
     async def _prepare(self, request: RunRequest, actor: Actor) -> tuple[NewRun, Plan]:

@@ -65,6 +65,8 @@ class RunExecution:
         self._is_pausing = claimed.request == "pause"
         self._deadline: Any = None
         self._opening: Opening | None = None
+        self.ended: tuple[RunMove, int] | None = None
+        """The move that ended the run and its place in the journal, once it is durable."""
         self.tasks = RunTasks(host, claimed, plan, self._ring)
         self.starter = Starter(self)
         self.starter.restore(self.tasks.left_behind)
@@ -265,6 +267,8 @@ class RunExecution:
             effect()
         self._in_flight = False  # not before: an effect may poke this run while others are still to come
         if move.to is not None and result is not REQUEST_PENDING:
+            if move.to.is_terminal:
+                self.ended = (move, int(result))
             self._leave(move)
         elif self._mailbox or self._is_poked:
             self._turn()

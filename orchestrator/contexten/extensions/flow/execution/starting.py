@@ -85,6 +85,7 @@ class Starter:
             has_ended |= self._take_up(unit, draft)
         self._interrupted.clear()
         held: deque[Unit | Fan] = deque()
+        refused: set[tuple[tuple[str, ...], str | None]] = set()  # demands for which no agent is free in this turn
         self.is_starved = False
         while self.ready:
             entry = self.ready.popleft()
@@ -92,10 +93,11 @@ class Starter:
                 if self._start_items(entry, draft):
                     held.append(entry)
                 has_ended |= entry.unit.row.state.is_terminal
-            elif not self._has_room(entry):
+            elif _demand(entry) in refused or not self._has_room(entry):
                 held.append(entry)
             elif not self._start(entry, draft):
                 held.append(entry)
+                refused.add(_demand(entry))
                 self.is_starved = True
             else:
                 has_ended |= entry.row.state.is_terminal
@@ -387,6 +389,12 @@ class Starter:
         )
         draft.children.append(child)
         draft.effects.append(partial(run.adopt, unit, claimed, plan))
+
+
+def _demand(unit: Unit) -> tuple[tuple[str, ...], str | None]:
+    """What decides which agents can take a unit."""
+    task = unit.node.task
+    return task.required_tools, task.preferred_agent_type
 
 
 def _uncancel() -> None:

@@ -103,6 +103,11 @@ class RunTasks:
         """Whether attempts are under way."""
         return any(unit.attempt is not None for unit in self.live)
 
+    @property
+    def completed(self) -> int:
+        """How many have ended in completion or a skip."""
+        return sum(1 for unit in self.units.values() if unit.row.state in (TaskState.COMPLETED, TaskState.SKIPPED))
+
     def wake_at(self) -> float | None:
         """The earliest time that any of them waits for."""
         return min((unit.row.wake_at for unit in self.live if unit.row.wake_at is not None), default=None)
