@@ -117,7 +117,9 @@ class RunExplainer:
             if view.state == "retrying":
                 found.append(f"{view.name}: the next attempt at {view.next_attempt_at}")
             elif (
-                view.state in ("pending", "running") and task.type not in KINDS_WITHOUT_AGENT and self._registry.select(task) is None
+                view.state in ("pending", "running")
+                and task.type not in KINDS_WITHOUT_AGENT
+                and self._registry.select(task) is None
             ):
                 found.append(f"{view.name}: no agent of this process offers {', '.join(task.required_tools)}")
         return found or None

@@ -17,7 +17,7 @@ from ..definition import NotJson, Scope, check_inputs, check_json
 from ..errors import AttemptError, FlowError
 from ..states import TaskState
 from ..store import ClaimedRun, NewRun, StoredText, TaskRow
-from ..submission import check_agents
+from ..submission import KINDS_WITHOUT_AGENT, check_agents
 from .attempt import Attempt
 from .draft import Draft
 from .host import Host
@@ -36,6 +36,9 @@ MAX_DEPTH = 20  # of sub-flows in sub-flows
 MAX_LOG_LINES = 1000  # of one attempt: an agent that floods its log must not flood the journal
 MAX_LOG_CHARS = 4000
 MAX_WAIT_S = 1e9
+
+
+Demand = tuple[tuple[str, ...], str | None]
 
 
 class Starter:
@@ -85,7 +88,7 @@ class Starter:
             has_ended |= self._take_up(unit, draft)
         self._interrupted.clear()
         held: deque[Unit | Fan] = deque()
-        refused: set[tuple[tuple[str, ...], str | None]] = set()  # demands for which no agent is free in this turn
+        refused: set[Demand | None] = set()  # demands for which no agent is free in this turn
         self.is_starved = False
         while self.ready:
             entry = self.ready.popleft()
@@ -391,9 +394,11 @@ class Starter:
         draft.effects.append(partial(run.adopt, unit, claimed, plan))
 
 
-def _demand(unit: Unit) -> tuple[tuple[str, ...], str | None]:
-    """What decides which agents can take a unit."""
+def _demand(unit: Unit) -> Demand | None:
+    """What decides which agents can take a unit; None where it needs none."""
     task = unit.node.task
+    if task.type in KINDS_WITHOUT_AGENT or (unit.row.item < 0 and unit.node.for_each is not None):
+        return None
     return task.required_tools, task.preferred_agent_type
 
 
