@@ -73,8 +73,8 @@ def test_a_tasks_retry_takes_the_number_of_tries_from_the_executor_where_it_says
     assert RetryPolicy.of(Retry(max_attempts=2), default).max_attempts == 2
 
 
-def test_an_executor_without_recovery_makes_one_try() -> None:
-    assert FlowExecutor(max_retries=5, enable_recovery=False).policy.max_attempts == 1
+def test_an_executor_without_recovery_still_tries_again() -> None:
+    assert FlowExecutor(max_retries=5, enable_recovery=False).policy.max_attempts == 6
 
 
 @pytest.mark.parametrize("arguments", [{"max_retries": -1}, {"retry_delay": -0.1}])

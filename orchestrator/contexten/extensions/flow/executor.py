@@ -10,7 +10,8 @@ class FlowExecutor:
 
     def __init__(self, max_retries: int = 3, retry_delay: float = 1.0, enable_recovery: bool = True) -> None:
         """`max_retries` tries follow the first; `retry_delay` seconds before the first of them, doubling each time.
-        `enable_recovery=False` makes one try. Raises ValueError where a number is negative."""
+        `enable_recovery` is for what may change a next attempt besides its time; in this version nothing does.
+        Raises ValueError where a number is negative."""
         if max_retries < 0:
             raise ValueError(f"max_retries is {max_retries}; it counts from 0")
         if retry_delay < 0:
@@ -22,5 +23,4 @@ class FlowExecutor:
     @property
     def policy(self) -> RetryPolicy:
         """The same as a policy of retries."""
-        attempts = self.max_retries + 1 if self.enable_recovery else 1
-        return RetryPolicy(max_attempts=attempts, delay_s=self.retry_delay)
+        return RetryPolicy(max_attempts=self.max_retries + 1, delay_s=self.retry_delay)
