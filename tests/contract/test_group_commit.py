@@ -101,6 +101,46 @@ async def test_changes_of_one_turn_are_one_commit(disk: Disk, store: Store) -> N
     assert len(commits) == 1
 
 
+async def test_a_refusal_that_is_forgotten_while_the_writer_works_does_not_disturb_it(database: Path) -> None:
+    """Its traceback holds the transaction. SQLite's statements are shared by all cursors of a connection: a cursor that
+    is freed on another thread would reset one that the writer is using."""
+
+    def many(tx: Transaction) -> None:
+        for _ in range(3000):
+            tx.event("many", 1.0)
+
+    store = Store(database, durability="process")
+    await store.open()
+    try:
+        for _ in range(25):
+            kept: list[BaseException | None] = []
+            for _ in range(40):
+                kept += [error for _, error in await together(store, enter("one"), refuse)]
+            async with anyio.create_task_group() as group:
+                group.start_soon(store.write, many)
+                group.start_soon(store.write, many)
+                while kept:
+                    await anyio.lowlevel.checkpoint()
+                    kept.pop()
+    finally:
+        await store.close()
+
+
+async def test_a_refusal_that_is_kept_does_not_keep_the_journal_from_being_folded_in(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse_after_reading(tx: Transaction) -> None:
+        tx.row("SELECT key FROM settings UNION ALL SELECT type FROM events")  # more rows than are read
+        raise Refused("no")
+
+    kept = await together(store, enter("one"), refuse_after_reading)
+    await store.close()
+    assert isinstance(kept[1][1], Refused)
+    assert "could not be folded in" not in caplog.text
+    wal = Path(f"{store.path}-wal")
+    assert not wal.exists() or wal.stat().st_size == 0
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_commit_that_fails_fails_its_whole_group_and_the_next_one_works(
     disk: Disk, store: Store, fault: str

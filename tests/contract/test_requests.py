@@ -147,7 +147,7 @@ async def test_cancelling_a_waiting_run_leaves_no_task_of_its_sub_flow_pending(
 async def test_a_waiting_run_that_was_paused_waits_on_when_resumed(service: FlowService, gates: Gates) -> None:
     gates.open("c1", "behind")
     with anyio.fail_after(10):
-        run_id = await nested(service, flow(wait("nap", 0.3), work("c1")))
+        run_id = await nested(service, flow(wait("nap", 2), work("c1")))
         await state(service, run_id, "waiting")
         await service.control(run_id, "pause")
         assert (await service.get_run(run_id)).state == "paused"

@@ -244,13 +244,13 @@ class Control(RuleBasedStateMachine):
         assert not self.puppet.twice
 
     def teardown(self) -> None:
-        try:
+        with self.stack:
             if hasattr(self, "service"):
-                self.portal.call(self._end_all)
-                self.what_has_ended_stays()
-                self.context.__exit__(None, None, None)
-        finally:
-            self.stack.close()
+                try:
+                    self.portal.call(self._end_all)
+                    self.what_has_ended_stays()
+                finally:
+                    self.context.__exit__(None, None, None)
 
     async def _end_all(self) -> None:
         """Resume what is paused and let every attempt end: then every run must end."""

@@ -22,8 +22,9 @@ def explain_plan(plan: Plan, *, flow: FlowView | None, warnings: list[IssueView]
     path, effects = critical_path(plan), side_effects(plan)
     touches = f" It touches the outside in {len(effects)} places." if effects else " It touches nothing outside."
     summary = (
-        f"{view.tasks} tasks in {view.stages} stages, in {len(view.waves)} waves; the longest chain has {len(path)} "
-        f"tasks.{touches}"
+        f"{_count(view.tasks, 'task')} in {_count(view.stages, 'stage')}, in "
+        f"{_count(len(view.waves) + (view.more_waves or 0), 'wave')}; "
+        f"the longest chain has {_count(len(path), 'task')}.{touches}"
     )
     call = f"execute_flow(flow_id={flow.flow_id!r})" if flow else "create_flow(name=..., workflow_def=...)"
     return Explanation(
@@ -137,6 +138,10 @@ class RunExplainer:
         if skipped:
             failure["skipped"] = skipped
         return failure
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _repairs(run_id: str, flow_id: str, kind: str, root: str | None) -> list[str]:

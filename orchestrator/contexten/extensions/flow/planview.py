@@ -60,6 +60,7 @@ def plan_view(plan: Plan, warnings: list[str] | None = None) -> PlanView:
         stages=len(plan.stages),
         tasks=len(plan.tasks),
         waves=waves[:MAX_WAVES],
+        more_waves=max(0, len(waves) - MAX_WAVES) or None,
         tools=list(tools),
         warnings=warnings or [],
     )

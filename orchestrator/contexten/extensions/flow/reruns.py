@@ -9,11 +9,11 @@ from typing import Any
 from .clock import make_id
 from .definition import Plan
 from .errors import IllegalMove, InvalidArguments, TaskNotFound
-from .execution.progression import UPSTREAM
 from .flows import SavedFlow
 from .planview import predecessors
 from .states import RunState, TaskState
 from .store import NewRun, StoredText, TaskRow
+from .store.records import UPSTREAM
 from .strategies import Strategy
 from .views import TaskView
 

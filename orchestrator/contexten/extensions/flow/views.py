@@ -38,6 +38,7 @@ class PlanView(View):
     stages: int
     tasks: int
     waves: list[list[str]] = Field(description="tasks that may start together, in order; cut after 50 waves")
+    more_waves: int | None = Field(None, description="how many waves were cut")
     tools: list[str]
     warnings: list[str] = []
 
@@ -56,7 +57,7 @@ class FlowSaved(View):
 
 
 class Progress(View):
-    """How many of a run's tasks have ended in completion or a skip, of how many."""
+    """How many of a run's tasks are completed or skipped by their own condition, of how many."""
 
     completed: int
     total: int

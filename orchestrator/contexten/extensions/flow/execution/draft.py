@@ -55,7 +55,7 @@ class Draft:
         if to.is_terminal:
             row.ended_at = self.at
             row.wake_at = None
-            if row.item < 0 and to in (TaskState.COMPLETED, TaskState.SKIPPED):
+            if row.item < 0 and row.is_done:
                 self.completed += 1
         self._last[unit] = len(self.moves)
         text = json.dumps(data, ensure_ascii=False) if data else None

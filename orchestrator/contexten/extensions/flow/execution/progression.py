@@ -17,6 +17,7 @@ from typing import NamedTuple
 from ..definition import Plan, StageNode, TaskNode, Template
 from ..errors import AttemptError
 from ..states import TaskState
+from ..store.records import UPSTREAM
 
 
 class Verdict(Enum):
@@ -226,7 +227,3 @@ class Progression:
             except AttemptError as error:
                 return Decision(task, Verdict.FAILED, error.message)
         return Decision(task, Verdict.READY)
-
-
-UPSTREAM = "upstream_failed"
-"""How the reason of a skip begins that is due to a failure before it: such a skip does not satisfy dependents."""

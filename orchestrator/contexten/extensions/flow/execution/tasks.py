@@ -105,8 +105,8 @@ class RunTasks:
 
     @property
     def completed(self) -> int:
-        """How many have ended in completion or a skip."""
-        return sum(1 for unit in self.units.values() if unit.row.state in (TaskState.COMPLETED, TaskState.SKIPPED))
+        """How many count as progress."""
+        return sum(unit.row.is_done for unit in self.units.values())
 
     def wake_at(self) -> float | None:
         """The earliest time that any of them waits for."""

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from ..states import RunState, TaskState
 
+UPSTREAM = "upstream_failed"
+"""How the reason of a skip begins that is due to a failure before it: such a skip does not satisfy dependents."""
+
 INLINE_BYTES = 64 << 10  # larger texts are stored once, under their digest, and referred to
 
 
@@ -45,6 +48,13 @@ class TaskRow:
     error: str | None = None
     output: StoredText | None = None
     taken_over: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it counts as progress: completed, or skipped for another reason than a failure before it."""
+        if self.state is TaskState.SKIPPED:
+            return not (self.reason or "").startswith(UPSTREAM)
+        return self.state is TaskState.COMPLETED
 
 
 class TaskMove(NamedTuple):

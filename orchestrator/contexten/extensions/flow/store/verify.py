@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..states import RUN_MOVES, TASK_MOVES, RunState, TaskState
+from .records import TaskRow
 from .sql import SQL
 
 MAX_PROBLEMS = 100
@@ -84,11 +85,11 @@ def _compare_states(
     tasks: dict[tuple[str, str, int], TaskState],
 ) -> None:
     done: dict[str, int] = {}
-    for run_id, task, item, state, _attempts in connection.execute(SQL["verify_tasks"]):
+    for run_id, task, item, state, reason in connection.execute(SQL["verify_tasks"]):
         folded = tasks.pop((run_id, task, item), TaskState.PENDING)
         if folded != state:
             found.add(f"run {run_id} task {task}: the table says {state}, the journal {folded}")
-        if item < 0 and state in (TaskState.COMPLETED, TaskState.SKIPPED):
+        if item < 0 and TaskRow(task, state=TaskState(state), reason=reason).is_done:
             done[run_id] = done.get(run_id, 0) + 1
     for run_id, state, _total, completed in connection.execute(SQL["verify_runs"]):
         found.runs += 1
