@@ -44,6 +44,10 @@ $(NODE_DIR)/node_modules/.stamp: $(NODE_DIR)/package.json
 	cd $(NODE_DIR) && npm install --no-package-lock --no-audit --no-fund --loglevel=error
 	@touch $@
 
+.PHONY: chaos
+chaos: $(STAMPS)/dev ## Kill, disturb and compare far longer than `make test` does (about ten minutes)
+	CONTEXTEN_CHAOS=full $(BIN)/python -m pytest tests/crash tests/properties/test_execution.py tests/properties/test_control.py -o timeout=1800 $(PYTEST_ARGS)
+
 .PHONY: build
 build: $(STAMPS)/dev ## Wheel and source distribution in dist/
 	rm -rf dist

@@ -57,6 +57,7 @@ def desk(tmp_path: Path) -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "CONTEXTEN_FLOW_DATABASE": str(tmp_path / "flow.sqlite3"),
         "HOME": str(tmp_path),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
         "PYTHONWARNINGS": "error",
     }
 
@@ -109,11 +110,17 @@ def test_every_link_to_a_file_leads_somewhere(document: Path) -> None:
             assert (document.parent / target).exists(), target
 
 
+def test_the_readmes_python_leaves_the_users_database_alone(desk: dict[str, str]) -> None:
+    for _, snippet in _blocks(README, "python"):
+        _run([sys.executable, "-c", snippet], desk)
+    assert not Path(desk["CONTEXTEN_FLOW_DATABASE"]).exists()
+
+
 def test_the_configuration_file_of_the_documents_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ((name, text),) = _blocks(ROOT / "docs" / "configuration.md", "toml")
     assert name == "contexten-flow.toml"
     (tmp_path / name).write_text(text, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONTEXTEN_FLOW_CONFIG", str(tmp_path / name))
     settings = FlowSettings()
     assert settings.max_concurrent_flows == 20
     assert [grant.name for grant in settings.secrets] == ["GITHUB_TOKEN"]

@@ -13,6 +13,7 @@ from contexten.extensions.flow.errors import IllegalMove
 from contexten.extensions.flow.reference import TEXT_TOPICS, reference_text
 from contexten.extensions.flow.views import RunView
 from contexten_resources import completion, uris
+from contexten_resources.outputs import MOST_CHARS, output_text
 from contexten_resources.reading import as_json, let_clients_keep_texts, readable
 from contexten_resources.served import Served
 
@@ -136,12 +137,13 @@ def _register_runs(server: MCPServer[Any], app: Served) -> None:
         mime_type=_JSON,
         annotations=live,
         security=_IDS,
-        description="the whole output of a completed task",
+        description=f"a completed task's output: whole up to {MOST_CHARS:,} characters; of a longer one its beginning as "
+        "text in output_truncated.preview, with the get_flow_status call for the rest in output_truncated.next",
     )
     @readable
     async def output(run_id: str, task: str) -> str:
         try:
-            return await app.service.task_output(run_id, task)
+            return output_text(run_id, task, await app.service.task_output(run_id, task))
         except IllegalMove as none_yet:
             raise ResourceNotFoundError(none_yet.message) from none_yet
 

@@ -15,7 +15,9 @@ from contexten_tools import App, ToolServer
 NAME = "contexten-flow"
 
 INSTRUCTIONS = """\
-Contexten Flow runs workflows durably: nothing acknowledged is lost by a crash, a restart or your disconnecting.
+Contexten Flow runs workflows durably: nothing acknowledged is lost by a crash, a restart or your disconnecting. \
+While no server runs on the database (a stdio server ends with its client) nothing moves; runs go on when the next one \
+starts.
 
 1. Compose: list_agents shows the tools that tasks can use; get_reference(topic="format") has the definition \
 format with examples.

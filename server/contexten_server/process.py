@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
+from contexten.extensions.flow.errors import FlowError, StoreError
 from contexten_resources import LiveUpdates
 from contexten_server.assembly import build_server
 from contexten_server.opening import Opening
@@ -35,7 +37,8 @@ class Plan:
     read_only: bool = False
     toolsets: tuple[str, ...] = ("default",)
     lists_first: bool = False
-    """Serve the list of tools before the library is imported and the database opened; calls wait for them."""
+    """Serve the list of tools before the library is imported and the database opened; calls wait for them, and say so
+    where the database cannot be used. It is tried again then, so that the server is of use once another has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +55,8 @@ Serve = Callable[[Opened, Stop], Awaitable[None]]
 def run_process(plan: Plan, serve: Serve) -> None:
     """Open the service, serve until the transport ends or the process is asked to stop, close.
 
-    Raises StoreError where the database cannot be used; what the transport raises is raised alone, not in a group.
+    Raises StoreError where the database cannot be used (with `lists_first` at the end, where no try has succeeded);
+    what the transport raises is raised alone, not in a group.
     """
     watchdog = Watchdog()
     try:
@@ -96,7 +100,9 @@ async def _run(plan: Plan, serve: Serve, watchdog: Watchdog) -> None:
                 await anyio.to_thread.run_sync(_import_library)
                 gc.freeze()  # what has been imported stays
                 gc.enable()
-                async with _make_service(plan) as service:
+            async with AsyncExitStack() as stack:
+                service = await _open_service(plan, opening, stop, stack)
+                if service is not None:
                     await updates.start(service)
                     opening.open(service)
                     if not plan.lists_first:
@@ -104,11 +110,49 @@ async def _run(plan: Plan, serve: Serve, watchdog: Watchdog) -> None:
                     await transport.ended.wait()
                     # What is cut short then is taken up at the next start: the database is right at every moment.
                     life.deadline = anyio.current_time() + stop.left_s
+                elif plan.lists_first and opening.refusal is None:
+                    life.deadline = anyio.current_time() + stop.left_s
+                    await _check_database(plan)
             group.cancel_scope.cancel()
     if life.cancelled_caught:
         logger.warning("The service did not close in time; its runs go on at the next start")
     if transport.failure is not None:
         raise transport.failure
+    if opening.refusal is not None:
+        raise opening.refusal
+
+
+async def _open_service(plan: Plan, opening: Opening, stop: Stop, stack: AsyncExitStack) -> FlowService | None:
+    """The open service, which `stack` closes; None where the process is to end before it could be opened."""
+    while not stop.is_asked:
+        try:
+            return await stack.enter_async_context(_make_service(plan))
+        except FlowError as error:
+            refusal = error
+        except OSError as error:
+            refusal = StoreError(f"The database cannot be opened: {error.strerror}.", next="Choose another with --db.")
+        if not plan.lists_first:
+            raise refusal
+        if opening.refusal is None or opening.refusal.message != refusal.message:
+            logger.error("The service cannot be opened, and every call answers so: %s", refusal.message)
+        opening.refuse(refusal)
+        await _first_of(opening.wanted, stop.event)
+    return None
+
+
+async def _check_database(plan: Plan) -> None:
+    """That a server could have opened it: a client that left at once, or an operator who tries the command, is told.
+
+    Nothing is driven. Raises StoreError.
+    """
+    from contexten.extensions.flow.store import Store
+
+    store = Store(plan.settings.database, durability=plan.settings.durability)
+    await store.open()
+    try:
+        store.hold_driving({"holder": "contexten-flow serve (ending)"})
+    finally:
+        await store.close()
 
 
 class _Transport:
@@ -134,16 +178,20 @@ class _Transport:
 
 async def _head_start(opening: Opening, stop: Stop) -> None:
     """Until the tools were listed, a call waits, the time is over, or the process is to end."""
+    with anyio.move_on_after(_HEAD_START_S):
+        await _first_of(opening.wanted, stop.event)
+
+
+async def _first_of(*events: anyio.Event) -> None:
+    """Until one of them is set."""
     async with anyio.create_task_group() as group:
 
         async def until(event: anyio.Event) -> None:
             await event.wait()
             group.cancel_scope.cancel()
 
-        group.start_soon(until, opening.wanted)
-        group.start_soon(until, stop.event)
-        await anyio.sleep(_HEAD_START_S)
-        group.cancel_scope.cancel()
+        for event in events:
+            group.start_soon(until, event)
 
 
 def _import_library() -> None:

@@ -10,9 +10,11 @@ import gc
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from contexten.extensions.flow.agents.secrets import SecretVault
     from contexten.extensions.flow.settings import FlowSettings
     from contexten_server.stopping import Stop
 
@@ -64,17 +66,58 @@ def _refuse(message: str, code: int) -> int:
     return code
 
 
-def configure_logging(level: str) -> None:
-    """Log to standard error, at that level; nothing where the root logger has been set up already."""
+# They tell what passes through them: requests with their URLs and headers, statements with their values.
+_TALKATIVE = (
+    "aiosqlite",
+    "anyio",
+    "asyncio",
+    "httpcore",
+    "httpcore2",
+    "httpx",
+    "httpx2",
+    "mcp",
+    "sse_starlette",
+    "uvicorn",
+)
+
+
+class _MaskingFormatter(logging.Formatter):
+    """Formats records with the secrets of the settings masked, in messages and in tracebacks."""
+
+    def __init__(self, settings: FlowSettings) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+        self._settings = settings
+        self._vault: SecretVault | None = None
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if not self._settings.secrets:
+            return text
+        from contexten.extensions.flow.agents.secrets import SecretVault
+        from contexten.extensions.flow.errors import AttemptError, InvalidArguments
+
+        if self._vault is None:
+            try:
+                self._vault = SecretVault(self._settings)
+            except InvalidArguments:  # no service opens with these settings, so that nothing uses a secret
+                return text
+        for name in self._vault.names:
+            with suppress(AttemptError):  # it is not set
+                self._vault.value(name)  # as it is now
+        return self._vault.mask(text)
+
+
+def configure_logging(settings: FlowSettings) -> None:
+    """Log to standard error, at the settings' level and with their secrets masked; where the root logger has been set
+    up already its handlers stay as they are. Libraries below us log warnings and errors only, whatever the level."""
     root = logging.getLogger()
     if not root.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        handler.setFormatter(_MaskingFormatter(settings))
         root.addHandler(handler)
-    root.setLevel(level)
-    if level != "DEBUG":  # they tell every request
-        for name in ("mcp", "httpx", "httpcore", "uvicorn", "sse_starlette"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+    root.setLevel(settings.log_level)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
 def _serve_stdio(settings: FlowSettings, *, read_only: bool, toolsets: Sequence[str] | str | None) -> int:
@@ -82,7 +125,7 @@ def _serve_stdio(settings: FlowSettings, *, read_only: bool, toolsets: Sequence[
 
     wire = claim_standard_streams()
     gc.disable()  # until the server serves: imports make no garbage, and looking for it takes a tenth of their time
-    configure_logging(settings.log_level)
+    configure_logging(settings)
     from contexten_server.process import Opened, Plan, run_process
     from contexten_server.stdio import serve_stdio
     from contexten_tools import UnknownToolset, resolve_toolsets
@@ -108,7 +151,7 @@ def _serve_http(
     read_only: bool,
     toolsets: Sequence[str] | str | None,
 ) -> int:
-    configure_logging(settings.log_level)
+    configure_logging(settings)
     from contexten_server.access import BindRefused, bracketed, check_bind
     from contexten_server.http import bind, http_app, serve_http
     from contexten_server.process import Opened, Plan, run_process

@@ -92,6 +92,7 @@ class WireWriter:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._turn = asyncio.Lock()  # a line longer than the pipe's room must not have another within it
         self.closed = asyncio.Event()
         """Set when the client reads no more."""
 
@@ -99,12 +100,13 @@ class WireWriter:
         """Write all of it. On cancellation the rest is written by a thread that nothing waits for."""
         import anyio.to_thread
 
-        if self.closed.is_set():
-            return
-        try:
-            await anyio.to_thread.run_sync(self._write, text.encode("utf-8"), abandon_on_cancel=True)
-        except OSError:
-            self.closed.set()
+        async with self._turn:
+            if self.closed.is_set():
+                return
+            try:
+                await anyio.to_thread.run_sync(self._write, text.encode("utf-8"), abandon_on_cancel=True)
+            except OSError:
+                self.closed.set()
 
     async def flush(self) -> None:
         """Nothing is kept back."""

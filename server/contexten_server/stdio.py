@@ -7,6 +7,7 @@ from typing import Any, cast
 import anyio
 from mcp.server.stdio import stdio_server
 
+from contexten_server.refusals import messages
 from contexten_server.standard_streams import Wire, WireLines, WireWriter
 from contexten_server.stopping import Stop
 from contexten_tools import ToolServer
@@ -15,7 +16,8 @@ from contexten_tools import ToolServer
 async def serve_stdio(server: ToolServer, wire: Wire, stop: Stop) -> None:
     """Serve one client until its input ends or `stop` is asked for; asks for it at the end."""
     protocol = server._lowlevel_server  # noqa: SLF001 - run_stdio_async takes no streams, and these are not the process's own
-    lines, writer = WireLines(wire.in_fd), WireWriter(wire.out_fd)
+    writer = WireWriter(wire.out_fd)
+    lines = messages(aiter(WireLines(wire.in_fd)), writer.write)
 
     async with anyio.create_task_group() as group:
 

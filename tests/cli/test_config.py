@@ -58,6 +58,20 @@ def test_a_file_that_is_not_there_is_made_without_a_backup(cli: Callable[..., An
     assert "contexten-flow" in json.loads((desk / ".vscode" / "mcp.json").read_text(encoding="utf-8"))["servers"]
 
 
+@pytest.mark.parametrize("host", TABLES)
+def test_writing_what_is_there_already_touches_nothing(cli: Callable[..., Any], desk: Path, host: str) -> None:
+    file = desk / "host-file"
+    assert cli("config", host, "--write", "--file", str(file), "--json").data["written"] is True
+    file.write_text(file.read_text(encoding="utf-8") + "\n\n", encoding="utf-8")
+    before = file.read_bytes()
+    done = cli("config", host, "--write", "--file", str(file))
+    assert done.code == 0
+    assert "nothing to change" in done.err
+    assert cli("config", host, "--write", "--file", str(file), "--json").data["written"] is False
+    assert file.read_bytes() == before
+    assert [entry.name for entry in desk.iterdir()] == ["host-file"]
+
+
 def test_an_older_backup_is_never_overwritten(cli: Callable[..., Any], desk: Path) -> None:
     file = desk / ".mcp.json"
     file.write_text('{"first": 1}', encoding="utf-8")

@@ -9,9 +9,11 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 SUM = {"name": "sum", "required_tools": ["data_processor"], "parameters": {"data": [1, 2, 3], "query": "sum(@)"}}
@@ -70,6 +72,35 @@ def test_flows_and_runs_are_listed(
     assert (run["run_id"], run["state"]) == (done_run["run_id"], "completed")
     assert done_run["run_id"] in cli("list", "--runs").out
     assert cli("list", "--runs", "--status", "failed", "--json").data["runs"] == []
+
+
+def test_a_list_without_flows_points_to_the_runs(
+    cli: Callable[..., Any], flow_file: Callable[..., str], done_run: dict[str, Any]
+) -> None:
+    assert "no saved flows; 1 run: `contexten-flow list --runs`" in cli("list").err
+    cli("run", flow_file(SUM))
+    assert "no saved flows; 2 runs: `contexten-flow list --runs`" in cli("list").err
+    assert "no saved flows match" in cli("list", "--status", "failed").err
+
+
+def test_runs_that_nothing_drives_are_said_not_to_move(cli: Callable[..., Any], busy: str) -> None:
+    stuck = "no server runs on this database; nothing moves until one starts"
+    assert stuck not in cli("list", "--runs").err + cli("status", busy).err
+    _end_driver(cli)
+    for done in (cli("list", "--runs"), cli("status", busy)):
+        assert (done.out + done.err).count("no server runs") == 1
+        assert stuck in done.err
+    assert cli("cancel", busy).code == 0
+    assert stuck not in cli("list", "--runs").err + cli("status", busy).err
+
+
+def _end_driver(cli: Callable[..., Any]) -> None:
+    """End the process that drives the database, and wait until it has let go."""
+    (server,) = _check(cli("doctor", "--json"), "server")
+    driver = psutil.Process(int(server["found"].rpartition("process ")[2].rstrip(")")))
+    driver.kill()
+    with suppress(psutil.NoSuchProcess):
+        driver.wait(timeout=20)
 
 
 def test_pages_follow_one_another(cli: Callable[..., Any], flow_file: Callable[..., str]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -102,26 +104,28 @@ async def test_changes_of_one_turn_are_one_commit(disk: Disk, store: Store) -> N
 
 
 async def test_a_refusal_that_is_forgotten_while_the_writer_works_does_not_disturb_it(database: Path) -> None:
-    """Its traceback holds the transaction. SQLite's statements are shared by all cursors of a connection: a cursor that
-    is freed on another thread would reset one that the writer is using."""
+    """Its traceback holds the transaction until the garbage collector comes by, on any thread. Statements are shared by
+    all cursors of a connection: a cursor freed elsewhere would reset one that the writer is using."""
+
+    are_entered = threading.Event()
 
     def many(tx: Transaction) -> None:
-        for _ in range(3000):
+        for _ in range(10_000):
             tx.event("many", 1.0)
+        are_entered.set()  # now they are written to the journal
 
     store = Store(database, durability="process")
     await store.open()
     try:
-        for _ in range(25):
-            kept: list[BaseException | None] = []
-            for _ in range(40):
-                kept += [error for _, error in await together(store, enter("one"), refuse)]
+        for _ in range(10):
+            kept = [await together(store, enter("one"), refuse) for _ in range(50)]
+            are_entered.clear()
             async with anyio.create_task_group() as group:
                 group.start_soon(store.write, many)
-                group.start_soon(store.write, many)
-                while kept:
+                while not are_entered.is_set():
                     await anyio.lowlevel.checkpoint()
-                    kept.pop()
+                kept.clear()
+                gc.collect()
     finally:
         await store.close()
 

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import platformdirs
 import pydantic
 import pytest
 
-from contexten.extensions.flow.settings import FlowSettings, SecretGrant
+from contexten.extensions.flow.settings import (
+    FlowSettings,
+    SecretGrant,
+    SettingsFileError,
+    settings_files,
+    unknown_variables,
+    user_settings_file,
+)
 
 
 @pytest.fixture(autouse=True)
-def _clean(settings: FlowSettings) -> None:
-    """An empty folder, and no settings in the environment."""
+def _clean(settings: FlowSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder, an empty configuration folder, and no settings in the environment."""
+    monkeypatch.setattr(platformdirs, "user_config_dir", lambda name: str(tmp_path / "config" / name))
+
+
+def _write(file: Path, text: str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return file
 
 
 def test_the_defaults_are_the_safe_ones() -> None:
@@ -107,3 +122,91 @@ def test_a_secrets_value_is_read_when_it_is_needed(monkeypatch: pytest.MonkeyPat
     assert grant.value() == "first"
     monkeypatch.setenv("THE_KEY", "")
     assert grant.value() is None
+
+
+GRANTS = {
+    "allow_hosts": 'allow_hosts = ["10.0.0.1"]',
+    "allow_paths": 'allow_paths = ["/"]',
+    "allow_commands": 'allow_commands = ["sh"]',
+    "allow_functions": 'allow_functions = ["os:system"]',
+    "tokens": 'tokens = ["abc"]',
+    "database": 'database = "prepared.sqlite3"',
+    "secrets": "[secrets.KEY]",
+}
+
+
+@pytest.mark.parametrize("name", GRANTS)
+def test_the_working_directory_grants_nothing_unless_it_is_acknowledged(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(tmp_path / "contexten-flow.toml", GRANTS[name])
+    with pytest.raises(SettingsFileError) as refused:
+        FlowSettings()
+    assert name in refused.value.message
+    assert [issue.path for issue in refused.value.issues] == [f"/{name}"]
+    assert "CONTEXTEN_FLOW_CONFIG=./contexten-flow.toml" in (refused.value.next or "")
+    monkeypatch.setenv("CONTEXTEN_FLOW_CONFIG", "./contexten-flow.toml")
+    assert getattr(FlowSettings(), name) != getattr(FlowSettings.model_construct(), name)
+
+
+def test_a_grant_is_recognised_however_it_is_written_and_whatever_goes_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(tmp_path / "contexten-flow.toml", '"Allow_Commands" = ["sh"]')
+    monkeypatch.setenv("CONTEXTEN_FLOW_ALLOW_COMMANDS", "git")
+    with pytest.raises(SettingsFileError, match="allow_commands"):
+        FlowSettings()
+
+
+def test_the_users_own_file_may_grant_and_the_working_directory_goes_before_it(tmp_path: Path) -> None:
+    own = _write(user_settings_file(), 'allow_commands = ["git"]\nmax_retries = 1\nstrategy = "priority"\n')
+    here = _write(tmp_path / "contexten-flow.toml", "max_retries = 2\n")
+    settings = FlowSettings()
+    assert (settings.allow_commands, settings.max_retries, settings.strategy) == (("git",), 2, "priority")
+    assert [file.path for file in settings_files()] == [own, here]
+
+
+def test_the_file_that_is_named_is_read_instead_of_the_working_directorys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(tmp_path / "contexten-flow.toml", 'allow_commands = ["sh"]')
+    own = _write(user_settings_file(), "[secrets.KEY]\ntools = ['shell']\n")
+    named = _write(tmp_path / "named.toml", "[secrets.KEY]\nhosts = ['api.example.com']\n")
+    monkeypatch.setenv("CONTEXTEN_FLOW_CONFIG", str(named))
+    assert [file.path for file in settings_files()] == [own, named]
+    assert FlowSettings().secrets == (SecretGrant(name="KEY", hosts=("api.example.com",)),)
+
+
+def test_the_users_folder_may_be_the_working_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = _write(user_settings_file(), 'allow_commands = ["git"]')
+    monkeypatch.chdir(own.parent)
+    assert FlowSettings().allow_commands == ("git",)
+    assert [file.path for file in settings_files()] == [own]
+
+
+def test_a_named_file_that_is_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONTEXTEN_FLOW_CONFIG", "nowhere.toml")
+    with pytest.raises(SettingsFileError, match=r"CONTEXTEN_FLOW_CONFIG names nowhere\.toml"):
+        FlowSettings()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"= 1", "not TOML"), (b"\xff", "not UTF-8"), (b"a=" + b"[" * 5000, "nested too deeply")]
+)
+def test_a_file_that_cannot_be_read_is_named(content: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / "contexten-flow.toml").write_bytes(content)
+    with pytest.raises(SettingsFileError, match=told) as refused:
+        FlowSettings()
+    assert "contexten-flow.toml" in refused.value.message
+
+
+def test_variables_that_set_nothing_are_found_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONTEXTEN_FLOW_MAX_RETRIES", "1")
+    monkeypatch.setenv("CONTEXTEN_FLOW_CONFIG", "")
+    monkeypatch.setenv("CONTEXTEN_FLOW_ALLOW_HOST", "10.0.0.1")
+    monkeypatch.setenv("CONTEXTEN_FLOW_CONFG", "x.toml")
+    monkeypatch.setenv("CONTEXTEN_FLOW_XYZZYPLUGH", "1")
+    found = unknown_variables()
+    assert set(found) == {"CONTEXTEN_FLOW_ALLOW_HOST", "CONTEXTEN_FLOW_CONFG", "CONTEXTEN_FLOW_XYZZYPLUGH"}
+    assert found["CONTEXTEN_FLOW_ALLOW_HOST"] == "CONTEXTEN_FLOW_ALLOW_HOSTS"
+    assert found["CONTEXTEN_FLOW_CONFG"] == "CONTEXTEN_FLOW_CONFIG"

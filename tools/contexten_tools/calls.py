@@ -72,7 +72,8 @@ class Call:
             return
         self._last = value
         active = f", now {', '.join(run.active[:5])}" if run.active else ""
-        message = f"{run.state}: {run.progress.completed} of {run.progress.total} tasks{active}"
+        total_tasks = f"{run.progress.total} task{'' if run.progress.total == 1 else 's'}"
+        message = f"{run.state}: {run.progress.completed} of {total_tasks}{active}"
         try:
             with anyio.move_on_after(_STALLED_S):  # a client that stopped reading must not hold the call
                 await self.context.report_progress(value, max(total, value), message)

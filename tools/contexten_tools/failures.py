@@ -14,7 +14,7 @@ from typing import Any
 from mcp_types import CallToolResult, TextContent
 
 from contexten.extensions.flow.errors import FlowError
-from contexten_tools.text import compact
+from contexten_tools.text import as_sent, compact
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _NEXT: dict[str, Any] = {
 
 def error_result(error: Mapping[str, Any]) -> CallToolResult:
     """The result of a call that failed with `{code, message, retryable, next, issues?}`."""
-    data = {"error": dict(error)}
+    data = as_sent({"error": dict(error)})
     return CallToolResult(
         content=[TextContent(type="text", text=compact(data))], structured_content=data, is_error=True
     )

@@ -22,8 +22,8 @@ DEFAULT_WAIT_S = 25.0
 
 EXECUTE = """\
 Start a run of a saved flow (flow_id), or of a definition given here (workflow_def; it is checked as create_flow \
-checks and saved unlisted). The run is durable before this answers: it goes on whatever happens to this call, this \
-client or the server.
+checks and saved unlisted). The run is recorded before this answers: the end of this call or of this client does not \
+end it. While no server runs on the database nothing moves; the run goes on when the next one starts.
 
 Answers at once with run_id, state and cursor; then call wait_for_flow(run_id). For short flows set wait_s (up to \
 45): the call waits that long for the end, sends progress, and carries the output where it is short. The end of \

@@ -18,6 +18,7 @@ from contexten_tools.budget import (
     bounded,
     cut_events,
     cut_tasks,
+    is_text_place,
     offset_of,
     output_uri,
     put_text,
@@ -92,7 +93,20 @@ def _more(given: GetFlowStatus, since: str, **subject: str) -> dict[str, Any]:
 
 
 def _text_offset(given: GetFlowStatus) -> int:
-    return (offset_of(given.since) or 0) if given.since is not None else 0
+    if given.since is None or not is_text_place(given.since):  # a cursor: the text is told from its beginning
+        return 0
+    offset = offset_of(given.since)
+    if offset is None:
+        raise _no_cursor(given, "This since= is no place in a text.", "Pass the since of `next`, or leave it out.")
+    return offset
+
+
+def _no_cursor(given: GetFlowStatus, message: str, mend: str) -> InvalidArguments:
+    return InvalidArguments(
+        message,
+        next=mend,
+        issues=[Issue(path="/since", code="invalid_value", message="Not a cursor.", got=given.since)],
+    )
 
 
 async def _output(app: App, given: GetFlowStatus, run_id: str) -> dict[str, Any]:
@@ -119,9 +133,8 @@ async def _output(app: App, given: GetFlowStatus, run_id: str) -> dict[str, Any]
         given.max_chars,
         lambda since: _more(given, since, run_id=run_id),
         offset=_text_offset(given),
+        resource=output_uri(run_id, given.task) if given.task is not None else None,
     )
-    if given.task is not None and "output_truncated" in answer:
-        answer["output_truncated"]["resource"] = output_uri(run_id, given.task)
     return answer
 
 
@@ -151,15 +164,11 @@ def register(server: ToolServer, app: App) -> None:
                 return await _flow(app, given, given.flow_id)
         if run_id is None:  # the arguments' check lets exactly one through
             raise AssertionError
-        if (
-            given.since is not None
-            and offset_of(given.since) is not None
-            and given.detail not in ("output", "definition")
-        ):
-            raise InvalidArguments(
+        if given.since is not None and is_text_place(given.since) and given.detail not in ("output", "definition"):
+            raise _no_cursor(
+                given,
                 "This since= is a place in a text; it goes with detail=output or detail=definition.",
-                next="Pass a cursor of this run, or leave since out.",
-                issues=[Issue(path="/since", code="invalid_value", message="Not a cursor.", got=given.since)],
+                "Pass a cursor of this run, or leave since out.",
             )
         if given.detail == "output":
             return await _output(app, given, run_id)

@@ -103,15 +103,18 @@ class ToolServer(MCPServer[Any]):
                 return await super().call_tool(name, arguments, context)
             return self._refuse(name, others)
         try:
-            given = parse(name, tool.arguments, arguments)
-            data = await tool.run(given, Call.of(name, self._transport, context))
-        except FlowError as error:
-            return from_flow_error(error)
+            try:
+                given = parse(name, tool.arguments, arguments)
+                data = await tool.run(given, Call.of(name, self._transport, context))
+            except FlowError as error:
+                return from_flow_error(error)
+            text = compact(data)
+            text.encode()  # raises where a lone surrogate would break the connection's own writer
+            return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=data)
         except MCPError:
             raise
         except Exception as error:  # noqa: BLE001 - the outermost edge of a call: logged there, its text kept here
             return from_unexpected(name, error)
-        return CallToolResult(content=[TextContent(type="text", text=compact(data))], structured_content=data)
 
     def _refuse(self, name: str, others: set[str]) -> CallToolResult:
         if name in self._hidden:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from contexten.extensions.flow.errors import FlowError
 from contexten_server.cli.conduct import load_settings
 from contexten_server.cli.exits import UsageProblem
+from contexten_server.cli.setting_sources import files_text, variable_warnings
 
 if TYPE_CHECKING:
     from contexten.extensions.flow.settings import FlowSettings
@@ -46,15 +47,34 @@ async def examine(db: Path | None, host: str, port: int) -> list[Finding]:
     """All findings, in the order in which a person reads them. Raises nothing that a finding can tell."""
     findings = [_python(), _sqlite()]
     try:
-        settings = load_settings(db)
+        settings = load_settings(db, warn=False)
     except UsageProblem as error:
-        wrong = "; ".join(f"{issue.path.removeprefix('/')}: {issue.message}" for issue in error.issues)
-        return [*findings, Finding(check="settings", level="problem", found=wrong or error.message)]
+        return [*findings, *_variables(), _wrong_settings(error)]
+    findings += _sources()
     findings += _database(settings)
     findings += await _service(settings)
     findings += _secrets(settings)
     findings.append(_port(host, port))
     return findings
+
+
+def _wrong_settings(error: UsageProblem) -> Finding:
+    wrong = [f"{issue.path.removeprefix('/')}: {issue.message}" for issue in error.issues]
+    return Finding(check="settings", level="problem", found="; ".join([error.message, *wrong]), advice=error.next or "")
+
+
+def _sources() -> Iterator[Finding]:
+    from contexten.extensions.flow.settings import settings_files, user_settings_file
+
+    files = settings_files()
+    advice = "" if files else f"one of your own would be {user_settings_file()}"
+    yield Finding(check="settings", level="ok", found=f"from {files_text(files)} and the environment", advice=advice)
+    yield from _variables()
+
+
+def _variables() -> Iterator[Finding]:
+    for warning in variable_warnings():
+        yield Finding(check="settings", level="note", found=warning)
 
 
 def _python() -> Finding:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from contexten.extensions.flow.errors import FlowError, Issue
+from contexten.extensions.flow.errors import FlowError
 from contexten_server.cli.exits import Exit, NoDatabase, UsageProblem, exit_of
+from contexten_server.cli.printable import in_line
 from contexten_server.cli.screen import Screen
 
 if TYPE_CHECKING:
@@ -65,13 +66,15 @@ def _tell(screen: Screen, error: BaseException) -> Exit:
     return Exit.FAILED
 
 
-def load_settings(db: Path | None = None, **given: Any) -> FlowSettings:
-    """The settings with what the command line gave. Raises UsageProblem naming each setting that is wrong."""
-    import tomllib
+def load_settings(db: Path | None = None, *, warn: bool = True, **given: Any) -> FlowSettings:
+    """The settings with what the command line gave; mistyped variables are told on standard error.
 
+    Raises UsageProblem naming each setting that is wrong, and where it stands.
+    """
     from pydantic import ValidationError
 
-    from contexten.extensions.flow.settings import FlowSettings
+    from contexten.extensions.flow.settings import FlowSettings, SettingsFileError
+    from contexten_server.cli.setting_sources import setting_issues, variable_warnings
 
     if db is not None:
         given["database"] = db.expanduser()
@@ -79,12 +82,16 @@ def load_settings(db: Path | None = None, **given: Any) -> FlowSettings:
     try:
         settings = FlowSettings(**given)
     except ValidationError as error:
-        issues = [_setting_issue(detail["loc"], detail["msg"]) for detail in error.errors(include_input=False)]
         raise UsageProblem(
-            "the settings are wrong", issues=issues, next="`contexten-flow doctor` and docs/configuration.md tell more"
+            "the settings are wrong",
+            issues=setting_issues(error, given),
+            next="`contexten-flow doctor` and docs/configuration.md tell more",
         ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageProblem(f"contexten-flow.toml is not TOML: {error}") from None
+    except SettingsFileError as error:
+        raise UsageProblem(error.message, next=error.next, issues=error.issues) from None
+    if warn:
+        for warning in variable_warnings():
+            tell_operator(warning)
     if settings.log_level == "DEBUG":
         logging.basicConfig(stream=sys.stderr)
         for name in ("contexten", "contexten_server"):  # not the libraries: the story of a run would drown
@@ -92,11 +99,10 @@ def load_settings(db: Path | None = None, **given: Any) -> FlowSettings:
     return settings
 
 
-def _setting_issue(place: tuple[int | str, ...], message: str) -> Issue:
-    message = message.removeprefix("Value error, ")
-    if place:
-        message += f" (CONTEXTEN_FLOW_{str(place[0]).upper()} in the environment)"
-    return Issue(path="/" + "/".join(str(part) for part in place), code="invalid_setting", message=message)
+def tell_operator(message: str) -> None:
+    """One line on standard error beside what a command prints: of settings, before anything is shown."""
+    sys.stderr.write(f"contexten-flow: {in_line(message)}\n")
+    sys.stderr.flush()
 
 
 def need_database(database: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import MutableMapping
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,17 @@ def entry_text(host: Host, name: str, entry: dict[str, Any]) -> str:
     return json.dumps({_TABLES[host]: {name: entry}}, indent=2, ensure_ascii=False) + "\n"
 
 
-def merge_into(host: Host, file: Path, name: str, entry: dict[str, Any]) -> Path | None:
-    """Write the entry into the host's file, beside what is there; answers the backup of the file before, if any.
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What became of a host's file."""
+
+    has_changed: bool
+    backup: Path | None = None
+    """The file as it was before, where there was one and it was changed."""
+
+
+def merge_into(host: Host, file: Path, name: str, entry: dict[str, Any]) -> Merged:
+    """Write the entry into the host's file, beside what is there; a file that has it already is not touched.
 
     A file that cannot be read as what it should be is left alone: UsageProblem.
     """
@@ -94,6 +104,8 @@ def merge_into(host: Host, file: Path, name: str, entry: dict[str, Any]) -> Path
     servers = document.setdefault(_TABLES[host], {})
     if not isinstance(servers, MutableMapping):
         raise UsageProblem(f"{_TABLES[host]} in {file} is not a table; the file was left as it is")
+    if name in servers and servers[name] == entry:
+        return Merged(has_changed=False)
     servers[name] = entry
     if host is Host.CODEX:
         import tomlkit
@@ -106,7 +118,7 @@ def merge_into(host: Host, file: Path, name: str, entry: dict[str, Any]) -> Path
         _replace(file, text)
     except OSError as error:
         raise UsageProblem(f"{file} cannot be written: {error.strerror}") from None
-    return backup
+    return Merged(has_changed=True, backup=backup)
 
 
 def _read(file: Path) -> str:

@@ -28,7 +28,7 @@ def config(
 ) -> None:
     """Print a host's entry for this server, or write it into the host's configuration.
 
-    Exit codes: 0 printed or written, 2 wrong usage or the host's file cannot be merged.
+    Exit codes: 0 printed, written or there already, 2 wrong usage or the host's file cannot be merged.
     """
     screen = Screen(as_json=as_json)
     end(screen, lambda: _config(screen, host, file, name, db, write=write))
@@ -39,15 +39,19 @@ def _config(screen: Screen, host: Host, file: Path | None, name: str, db: Path |
         load_settings(db)
     entry = server_entry(host, db)
     place = file.expanduser() if file else host_file(host)
-    backup = merge_into(host, place, name, entry) if write else None
+    merged = merge_into(host, place, name, entry) if write else None
     if screen.as_json:
-        answer = {"host": host.value, "file": str(place), "name": name, "entry": entry, "written": write}
-        screen.data(answer | ({"backup": str(backup)} if backup else {}))
+        written = merged is not None and merged.has_changed
+        answer = {"host": host.value, "file": str(place), "name": name, "entry": entry, "written": written}
+        screen.data(answer | ({"backup": str(merged.backup)} if merged and merged.backup else {}))
         return Exit.OK
-    if not write:
+    if merged is None:
         screen.note(f"# for {place}")
         screen.out.file.write(entry_text(host, name, entry))
         return Exit.OK
-    screen.note(f"written: {place}" + (f" (before: {backup})" if backup else ""), style="green")
+    if not merged.has_changed:
+        screen.note(f"nothing to change: {place} has this entry", style="green")
+        return Exit.OK
+    screen.note(f"written: {place}" + (f" (before: {merged.backup})" if merged.backup else ""), style="green")
     screen.note("restart the host, or let it reload its MCP servers")
     return Exit.OK

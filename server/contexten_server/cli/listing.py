@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from contexten.extensions.flow.states import TERMINAL_RUN_STATES
 from contexten_server.cli.conduct import conduct
 from contexten_server.cli.exits import Exit, NoDatabase
-from contexten_server.cli.lookup import asking, find_run
+from contexten_server.cli.lookup import asking, find_run, is_driven
 from contexten_server.cli.options import Db, Id, Json
+from contexten_server.cli.printable import in_line
 from contexten_server.cli.screen import Screen, duration_text, plain_table, state_text, whole
+
+if TYPE_CHECKING:
+    from contexten.extensions.flow.service import FlowService
+
+_NOTHING_MOVES = "no server runs on this database; nothing moves until one starts"
+
+_MOST_COUNTED = 1000
 
 
 def list_(
@@ -41,6 +49,8 @@ async def _list_flows(screen: Screen, db: Path | None, question: dict[str, Any])
     try:
         async with asking(db) as service:
             found = await service.list_flows(**question)
+            unsaved = "" if found.flows else await _runs_beside(service, question)
+            is_stuck = _is_stuck(service, [flow.state for flow in found.flows])
     except NoDatabase as nothing:
         return _nothing(screen, nothing, "flows")
     if screen.as_json:
@@ -50,9 +60,14 @@ async def _list_flows(screen: Screen, db: Path | None, question: dict[str, Any])
     for flow in found.flows:
         latest = flow.latest_run.run_id if flow.latest_run else ""
         table.add_row(
-            whole(flow.flow_id), flow.name, str(flow.version), state_text(flow.state), str(flow.runs), whole(latest)
+            whole(flow.flow_id),
+            in_line(flow.name),
+            str(flow.version),
+            state_text(flow.state),
+            str(flow.runs),
+            whole(latest),
         )
-    _show(screen, table, rows=len(found.flows), next_page=found.next_page, what="flows")
+    _show(screen, table if found.flows else f"no saved flows{unsaved}", found.next_page, is_stuck=is_stuck)
     return Exit.OK
 
 
@@ -60,6 +75,7 @@ async def _list_runs(screen: Screen, db: Path | None, question: dict[str, Any]) 
     try:
         async with asking(db) as service:
             found = await service.list_runs(**question)
+            is_stuck = _is_stuck(service, [run.state for run in found.runs])
     except NoDatabase as nothing:
         return _nothing(screen, nothing, "runs")
     if screen.as_json:
@@ -75,7 +91,7 @@ async def _list_runs(screen: Screen, db: Path | None, question: dict[str, Any]) 
             (run.created_at or "").replace("T", " ")[:19],
             duration_text(run.duration_s),
         )
-    _show(screen, table, rows=len(found.runs), next_page=found.next_page, what="runs")
+    _show(screen, table if found.runs else "no runs", found.next_page, is_stuck=is_stuck)
     return Exit.OK
 
 
@@ -87,13 +103,32 @@ def _nothing(screen: Screen, nothing: NoDatabase, what: str) -> Exit:
     return Exit.OK
 
 
-def _show(screen: Screen, table: Any, *, rows: int, next_page: str | None, what: str) -> None:
-    if rows:
-        screen.show(table)
+async def _runs_beside(service: FlowService, question: dict[str, Any]) -> str:
+    """What to say where no flow is listed: that none matches, or that there are runs of flows that nobody saved."""
+    if any(question[name] for name in ("status", "tag", "page")):
+        return " match"
+    found = await service.list_runs(limit=_MOST_COUNTED)
+    if not found.runs:
+        return ""
+    count = f"{len(found.runs)}{' or more' if found.next_page else ''} run{'s' if len(found.runs) > 1 else ''}"
+    return f"; {count}: `contexten-flow list --runs`"
+
+
+def _is_stuck(service: FlowService, states: list[str]) -> bool:
+    """Whether something shown has not ended, and nothing drives it."""
+    unfinished = [state for state in states if state != "idle" and state not in TERMINAL_RUN_STATES]
+    return bool(unfinished) and not is_driven(service.settings.database)
+
+
+def _show(screen: Screen, shown: Any, next_page: str | None, *, is_stuck: bool) -> None:
+    if isinstance(shown, str):
+        screen.note(shown)
     else:
-        screen.note(f"no {what}")
+        screen.show(shown)
     if next_page:
         screen.note(f"more: --page {next_page}")
+    if is_stuck:
+        screen.note(_NOTHING_MOVES, style="yellow")
 
 
 def status(
@@ -119,13 +154,18 @@ async def _status(screen: Screen, given: str, db: Path | None, *, task: str | No
         run_id = await find_run(service, given)
         if output:
             text = await (service.task_output(run_id, task) if task else service.run_output(run_id))
-            sys.stdout.write(json.dumps(json.loads(text), indent=2, ensure_ascii=False) + "\n")
+            screen.data(json.loads(text))
             return Exit.OK
         run = await service.get_run(run_id, detail="tasks")
+        is_stuck = _is_stuck(service, [run.state])
     if screen.as_json:
         screen.data(run.data())
         return Exit.OK
     from contexten_server.cli.run_table import run_group
 
+    if is_stuck and (run.note or "").startswith("no server"):
+        run = run.model_copy(update={"note": None})  # the line below says it
     screen.show(run_group(run))
+    if is_stuck:
+        screen.note(_NOTHING_MOVES, style="yellow")
     return Exit.OK

@@ -35,5 +35,20 @@ async def find_run(service: FlowService, given: str) -> str:
         except FlowNotFound:
             raise no_run from None
         if latest is None:
-            raise NotFound(f"flow {given} has no run yet", next="start one, then ask again") from None
+            raise NotFound(f"flow {given} has no run yet", next="`contexten-flow list --runs` shows the runs") from None
         return latest
+
+
+def is_driven(database: Path) -> bool:
+    """Whether a server (or a `run`) holds the database now."""
+    from contexten.extensions.flow.store.lock import FileLock
+
+    file = database.expanduser().absolute()
+    lock = FileLock(file.with_name(f"{file.name}.server"))
+    try:
+        is_free = lock.try_acquire()
+        if is_free:
+            lock.release()
+        return not is_free
+    finally:
+        lock.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from contexten.extensions.flow.views import EventView, RunView, TaskView
+from contexten_server.cli.printable import in_line
 from contexten_server.cli.screen import STATE_STYLES, duration_text, plain_table, state_text
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ def run_heading(run: RunView) -> Text:
     """Name, id, state and progress of a run in one line."""
     from rich.text import Text
 
-    heading = Text.assemble((run.name, "bold"), "  ", (run.run_id, "bright_black"), "  ", state_text(run.state))
+    heading = Text.assemble(
+        (in_line(run.name), "bold"), "  ", (run.run_id, "bright_black"), "  ", state_text(run.state)
+    )
     heading.append(f"  {run.progress.completed}/{run.progress.total} tasks")
     if run.duration_s is not None:
         heading.append(f"  {duration_text(run.duration_s)}", style="bright_black")
@@ -74,9 +77,9 @@ def run_group(run: RunView, *, most: int | None = None) -> Group:
         parts.append(task_table(run.tasks, most=most))
     if run.error is not None:
         where = f" in {run.error.task}" if run.error.task else ""
-        parts.append(Text.assemble((f"{run.error.kind}{where}: ", "bold red"), run.error.message))
+        parts.append(Text.assemble((in_line(f"{run.error.kind}{where}: "), "bold red"), run.error.message))
     if run.reason:
-        parts.append(Text(f"reason: {run.reason}"))
+        parts.append(Text(f"reason: {in_line(run.reason)}"))
     if run.note:
         parts.append(Text(run.note, style="yellow"))
     return Group(*parts)
@@ -92,13 +95,13 @@ def event_text(event: EventView) -> Text:
     )
     if event.task:
         place = event.task if event.item is None else f"{event.task}[{event.item}]"
-        line.append(f"  {place}", style="bold")
+        line.append(f"  {in_line(place)}", style="bold")
     if event.attempt is not None and event.attempt > 1:
         line.append(f"  try {event.attempt}")
     if event.details:
         line.append("  " + _brief(event.details), style="bright_black")
     if event.actor:
-        line.append(f"  by {event.actor}", style="bright_black")
+        line.append(f"  by {in_line(event.actor)}", style="bright_black")
     return line
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
 from contexten.extensions.flow.errors import FlowError
+from contexten_server.cli.next_steps import next_step
+from contexten_server.cli.printable import json_text, printable
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
     from rich.table import Table
     from rich.text import Text
 
@@ -84,10 +87,17 @@ def plain_table(*columns: str) -> Table:
 
 
 def _console(stream: TextIO) -> Console:
-    """A console that wraps at a terminal's edge, and nowhere where a program or a file reads."""
+    """A console that wraps at a terminal's edge, and nowhere where a program or a file reads. Whatever is printed,
+    only its own styles and cursor movements reach the terminal."""
     from rich.console import Console
 
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else _NO_EDGE)
+    class SafeConsole(Console):
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+    width = None if stream.isatty() else _NO_EDGE
+    return SafeConsole(file=stream, highlight=False, markup=False, emoji=False, width=width)
 
 
 class Screen:
@@ -114,11 +124,11 @@ class Screen:
 
     def data(self, data: Any) -> None:
         """Print JSON data: indented on a terminal or for a person's file, one value in all."""
-        sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json_text(data, indent=2) + "\n")
 
     def line(self, data: Any) -> None:
         """Print JSON data on a line of its own, at once."""
-        sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
+        sys.stdout.write(json_text(data) + "\n")
         sys.stdout.flush()
 
     def note(self, text: str, *, style: str = "bright_black") -> None:
@@ -127,15 +137,16 @@ class Screen:
 
     def error(self, error: FlowError) -> None:
         """Tell of an error: on standard error for people, and as JSON on standard output where that was asked for."""
+        step = next_step(error)
         if self.as_json:
-            self.data({"error": error.as_dict()})
+            self.data({"error": error.as_dict() | ({"next": step} if step else {})})
         from rich.text import Text
 
         self.err.print(Text.assemble(("error: ", "bold red"), error.message))
         for issue in error.issues:
             self.issue(issue.as_dict(), style="red")
-        if error.next:
-            self.err.print(Text.assemble(("next: ", "bold"), error.next))
+        if step:
+            self.err.print(Text.assemble(("next: ", "bold"), step))
 
     def issue(self, issue: dict[str, Any], *, style: str) -> None:
         """One problem of a definition or of arguments, on standard error."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from contexten_server.cli.conduct import end, load_settings
+from contexten_server.cli.conduct import end, load_settings, tell_operator
 from contexten_server.cli.options import Db
 from contexten_server.cli.screen import Screen
 
@@ -61,8 +61,12 @@ def _serve(
     *,
     read_only: bool,
 ) -> int:
+    from contexten.extensions.flow.settings import settings_files
     from contexten_server import run_server
+    from contexten_server.cli.setting_sources import files_text
 
     settings = load_settings(db, log_level=log_level.value if log_level else None)
+    if settings.log_level in ("DEBUG", "INFO"):
+        tell_operator(f"settings from {files_text(settings_files())}, the environment and flags")
     names = tuple(name.strip() for name in toolsets.split(",") if name.strip())
     return run_server(settings, transport=transport.value, host=host, port=port, read_only=read_only, toolsets=names)

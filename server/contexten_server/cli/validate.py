@@ -105,11 +105,11 @@ def _next_mend(definition: Any, issues: list[dict[str, Any]]) -> tuple[dict[str,
 
 
 def _write(screen: Screen, file: str, definition: Any, *, stdout: bool) -> None:
-    text = json.dumps(definition, indent=2, ensure_ascii=False) + "\n"
     if not stdout:
+        text = json.dumps(definition, indent=2, ensure_ascii=False) + "\n"
         Path(file).expanduser().write_text(text, encoding="utf-8")
     elif not screen.as_json:
-        screen.out.file.write(text)
+        screen.data(definition)
 
 
 def _report(

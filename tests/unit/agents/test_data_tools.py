@@ -6,13 +6,14 @@ from contextlib import suppress
 from typing import Any
 
 import anyio
+import jmespath
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from contexten.extensions.flow.agents.tools.data_processor import DataProcessorParameters
-from contexten.extensions.flow.agents.tools.jmespath_query import QueryError, run_query
+from contexten.extensions.flow.agents.tools.jmespath_query import QueryError, check_query, run_query
 from contexten.extensions.flow.agents.tools.json_text import JsonTextError, parse_json
 from contexten.extensions.flow.definition.values import check_json
 from contexten.extensions.flow.errors import AttemptError
@@ -125,9 +126,88 @@ async def test_what_cannot_be_computed_is_invalid(run_tools: Run, parameters: di
 
 
 def test_a_query_or_expression_that_does_not_compile_is_known_at_creation() -> None:
-    for parameters in ({"query": "a["}, {"expression": "data +"}, {"expression": "inputs.x"}):
+    for parameters in ({"query": "a["}, {"expression": "data +"}, {"expression": "inputs.x"}, {"query": "nofunc(@)"}):
         with pytest.raises(ValidationError):
             DataProcessorParameters.model_validate(parameters)
+
+
+QUERIES = [
+    "@", "a", '"a b"', "a.b.c", "a.missing.c", "list[0]", "list[-1]", "list[99]", "rows[0].n", '`{"x": [1, null]}`',
+    "'raw'", "`0`", "list[1:3]", "list[:2]", "list[2:]", "list[:]", "list[::2]", "list[::-1]", "list[-2:]",
+    "list[1:-1:1]", "rows[0:2].n", "rows[:1].tags[1:][]", "text[0:2]", "list[0:2] | [0]", "[list[1:], list[:1]]",
+    "{head: list[:1], tail: list[1:]}", "length(list[1:])", "rows[?tags[1:]].n", "list[5:]", "rows[*].n", "rows[].tags",
+    "rows[].tags[]", "rows[*].tags[0]", "a.*", "*", "a.*.c", "a.*[]", "nested[][]", "nested[]", "nested[*][0]",
+    "rows[?n > `1`].n", "rows[?n >= `2`].n", "rows[?n < `2`].n", "rows[?n <= `2`].n", "rows[?n == `2`].n",
+    "rows[?n != `2`].n", "rows[?tags[0] == 'x'] | [0].n", "rows[?n > `1` && n < `3`].n",
+    "rows[?n == `1` || n == `3`].n",
+    "rows[?!tags].n", "missing || a.b.c", "list && text", "!list", "!missing", "!zero", "list > `1`", "text == 'hello'",
+    "rows[*].[n, tags]", "rows[*].{n: n, first: tags[0]}", "missing.[a]", "missing.{a: a}", "rows | [1].n",
+    "(rows[*].n) | [0]", "[a, list][1][0]", "rows[*].n | sum(@)", "sort_by(rows, &n)[::-1].n", "max_by(rows, &n).n",
+    "min_by(rows, &n).n", "map(&n, rows)", "map(&tags[:1], rows)", "abs(`-1`)", "avg(list)", "ceil(`1.5`)",
+    "contains(list, `2`)", "ends_with(text, 'lo')", "floor(`1.5`)", "join('-', keys(a))", "keys(a)", "length(text)",
+    "max(list)", "merge(a, {z: `1`})", "min(list)", "not_null(missing, text, list)", "reverse(list)", "reverse(text)",
+    "sort(list)", "starts_with(text, 'he')", "sum(list)", "to_array(text)", "to_string(list)", "to_number('12')",
+    "type(list)", "values(a.b)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_a_query_finds_what_jmespath_finds(query: str) -> None:
+    data = {
+        "a": {"b": {"c": 1}},
+        "a b": True,
+        "list": [3, 1, 2, 5],
+        "nested": [[1, [2]], [3], 4],
+        "rows": [{"n": 1, "tags": ["x", "y"]}, {"n": 3, "tags": []}, {"n": 2, "tags": ["z"]}],
+        "text": "hello",
+        "zero": 0,
+    }
+    check_query(query)
+    assert run_query(query, data) == jmespath.search(query, data)
+
+
+def test_the_queries_tried_hold_every_kind_of_node_and_every_function() -> None:
+    kinds, called = set(), set()
+
+    def collect(node: Any) -> None:
+        kinds.add(node["type"])
+        if node["type"] == "function_expression":
+            called.add(node["value"])
+        for child in node["children"]:
+            if isinstance(child, dict):
+                collect(child)
+
+    for query in QUERIES:
+        collect(jmespath.compile(query).parsed)
+    assert called == set(jmespath.functions.Functions.FUNCTION_TABLE)
+    known = {name.removeprefix("visit_") for name in dir(jmespath.visitor.TreeInterpreter) if name.startswith("visit_")}
+    assert kinds == known
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("nofunc(@)", "no function nofunc"),
+        ("lenght(@)", "did you mean length"),
+        ("a || rows[?nofunc(x)]", "no function nofunc"),
+        ("{x: [sort_by(@, &nofunc(y))]}", "no function nofunc"),
+        ("length()", "length.. takes 1 argument, not 0"),
+        ("length(a, b)", "length.. takes 1 argument, not 2"),
+        ("sort_by(a)", "sort_by.. takes 2 arguments, not 1"),
+        ("not_null()", "at least 1 argument, not 0"),
+        ("a[::0]", "step"),
+    ],
+)
+def test_a_call_that_can_never_work_is_refused_before_any_data_is_there(query: str, words: str) -> None:
+    with pytest.raises(QueryError, match=words):
+        check_query(query)
+
+
+def test_a_query_whose_values_cannot_be_compared_says_that_it_does_not_fit() -> None:
+    with pytest.raises(QueryError, match="does not fit the data"):
+        run_query("a > `1`", {"a": "x"})
+    with pytest.raises(QueryError, match="slice step"):
+        run_query("a[::0]", {"a": [1]})
 
 
 @pytest.mark.anyio

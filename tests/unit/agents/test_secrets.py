@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -79,6 +81,29 @@ def test_a_rotated_value_counts_and_the_old_one_stays_masked(
 def test_every_form_of_a_value_is_masked(vault: SecretVault, form: str) -> None:
     assert vault.mask(f"before {form} after") == "before [secret:API_KEY] after"
     assert vault.found_in(f"x{form}y") == {"API_KEY"}
+
+
+@pytest.mark.parametrize("change", [str.lower, str.upper, str.casefold, str.swapcase, str.title])
+@pytest.mark.parametrize("encode", [str, quote, lambda text: json.dumps(text)[1:-1]])
+def test_a_value_is_masked_in_any_case(vault: SecretVault, change: Any, encode: Any) -> None:
+    form = encode(change(VALUE))
+    assert vault.mask(f"before {form} after") == "before [secret:API_KEY] after"
+    assert vault.found_in(f"x{form}y") == {"API_KEY"}
+
+
+def test_a_value_is_masked_beside_characters_that_folding_makes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREET", "Stra\u00dfe-1")
+    vault = SecretVault(FlowSettings(secrets=["STREET"]))
+    for form in ("Stra\u00dfe-1", "STRASSE-1", "strasse-1"):
+        assert vault.mask(f"\u00df\u0130 {form} \ufb03 {form}") == "\u00df\u0130 [secret:STREET] \ufb03 [secret:STREET]"
+
+
+def test_a_value_is_masked_as_a_host_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAME", "T\u00d6ken-Value")
+    vault = SecretVault(FlowSettings(secrets=["NAME"]))
+    sent = httpx.URL("https://T\u00d6ken-Value.example.com").raw_host.decode()
+    assert sent.startswith("xn--")
+    assert vault.mask(f"no address for {sent}") == "no address for [secret:NAME].example.com"
 
 
 @pytest.mark.parametrize("user", ["", "u", "us", "use", "user"])
@@ -247,6 +272,79 @@ async def test_a_redirect_may_take_a_body_with_a_secret_to_a_host_that_is_named_
         "http_client", settings=settings, secret_names=frozenset({"TOKEN"}), url=url, method="POST", body=token
     )
     assert other.requests[0]["body"] == token.encode()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "value", ["T0ken-Value", "T0ken/Value", "T0ken?Value", "T0ken:Value", "T0ken#Value", "T\u00d6ken"]
+)
+@pytest.mark.parametrize("url", ["http://{}.example.com/x", "http://x{}/", "http://a.{}.b:8080/?q=1"])
+async def test_a_secret_in_the_host_is_refused_and_the_host_is_not_shown(
+    run_tools: Run, monkeypatch: pytest.MonkeyPatch, value: str, url: str
+) -> None:
+    asked: list[str] = []
+
+    async def resolve(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return []
+
+    monkeypatch.setenv("TOKEN", value)
+    call = run_tools(
+        "http_client",
+        settings={"secrets": ["TOKEN"]},
+        resolver=resolve,
+        secret_names=frozenset({"TOKEN"}),
+        url=url.format(value),
+    )
+    message = (await refusal(call)).casefold()
+    assert "parameters/url" in message
+    for part in re.split(r"\W", value.casefold()):
+        assert part not in message.replace("a value", "")
+    assert asked == []
+
+
+@pytest.mark.anyio
+async def test_a_redirect_to_a_host_with_a_secret_is_refused(run_tools: Run, web: Any, token: str) -> None:
+    url = web.on("/go", 302, headers={"Location": f"http://{token.upper()}.example.com/"})
+    call = run_tools(
+        "http_client",
+        settings={"secrets": ["TOKEN"], "allow_hosts": (web.host,)},
+        secret_names=frozenset({"TOKEN"}),
+        url=url,
+        headers={"X-Secret": token},
+    )
+    message = await refusal(call)
+    assert "in its host" in message
+    assert "example.com" not in message
+
+
+@pytest.mark.anyio
+async def test_a_host_that_holds_a_secret_of_others_by_chance_is_reached(
+    run_tools: Run, web: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEAK", "127.0")
+    settings = {"secrets": ["WEAK"], "allow_hosts": (web.host,)}
+    assert (await run_tools("http_client", settings=settings, url=web.on("/x")))["status"] == 200
+
+
+@pytest.mark.anyio
+async def test_errors_do_not_show_the_path_of_a_url_that_is_a_secret(
+    run_tools: Run, web: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web.on("/hook/..", 404)
+    secret = f"HTTP://{web.host}/a/../hook/Pr1vate?x=1"
+    monkeypatch.setenv("HOOK", secret)
+    with pytest.raises(AttemptError) as caught:
+        await run_tools(
+            "http_client",
+            settings={"secrets": ["HOOK"], "allow_hosts": (web.host,)},
+            secret_names=frozenset({"HOOK"}),
+            url=secret,
+        )
+    assert web.requests[0]["path"] == "/hook/Pr1vate?x=1"
+    assert "404" in caught.value.message
+    assert web.host in caught.value.message
+    assert "Pr1vate" not in caught.value.message
 
 
 @pytest.mark.anyio

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -199,3 +200,51 @@ async def test_a_child_left_behind_does_not_hold_the_attempt_and_is_ended(shell:
     assert answer["stdout"] == "done\n"
     assert time.monotonic() - began < 500
     await ends(int(pids.read_text()))
+
+
+SERVER = """
+import sys
+from pathlib import Path
+import anyio
+from contexten.extensions.flow.agents.tools.command import run_command
+
+async def main():
+    argv = ["/bin/sh", "-c", f"sleep 1000 & echo $! $$ > {sys.argv[1]}; wait"]
+    await run_command(argv, cwd=Path("/"), env={"PATH": "/usr/bin:/bin"}, stdin=b"", timeout_s=None)
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no guard")
+async def test_a_server_that_is_killed_leaves_neither_a_command_nor_its_children_nor_a_guard(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    server = await anyio.to_thread.run_sync(lambda: subprocess.Popen([sys.executable, "-c", SERVER, str(pids)]))
+    try:
+        running = [int(pid) for pid in (await written(pids)).split()]
+        started = [child.pid for child in psutil.Process(server.pid).children()]
+        assert len(started) == 2
+        assert all(is_running(pid) for pid in {*running, *started})
+    finally:
+        server.kill()
+        server.wait(10)
+    for pid in {*running, *started}:
+        await ends(pid)
+
+
+async def test_a_guard_ends_with_its_command(shell: Run) -> None:
+    before = psutil.Process().children()
+    await shell("sh", "-c", "exit 0")
+    await failure(shell("sh", "-c", "sleep 1000", timeout_s=0.1))
+    assert set(psutil.Process().children()) <= set(before)
+
+
+async def test_a_command_goes_on_without_its_guard(shell: Run) -> None:
+    script = (
+        "import psutil, os\n"
+        "for it in psutil.Process(os.getppid()).children():\n"
+        "    if it.pid != os.getpid() and 'read group' in str(it.cmdline()):\n"
+        "        it.kill()\n"
+        "        print('killed')"
+    )
+    assert (await shell(sys.executable, "-c", script))["stdout"] == "killed\n"

@@ -1,14 +1,19 @@
 """What an operator decides: one frozen object, defaulted, then validated at start-up.
 
-Sources, later ones win: defaults, the file `contexten-flow.toml` in the working directory (or the one
-that `CONTEXTEN_FLOW_CONFIG` names), `CONTEXTEN_FLOW_*` in the environment, explicit arguments.
-Lists are comma-separated in the environment. Defaults are the safe ones.
+Sources, later ones win: defaults, `contexten-flow.toml` in the user's configuration folder, then the one in the
+working directory (or the file that `CONTEXTEN_FLOW_CONFIG` names instead), `CONTEXTEN_FLOW_*` in the environment,
+explicit arguments. Lists are comma-separated in the environment. Defaults are the safe ones.
+
+The working directory may be a folder of somebody else's, such as a cloned repository. So its file, unless
+`CONTEXTEN_FLOW_CONFIG` names it, may not say what flows may reach nor which database is driven.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,13 +21,21 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
+from contexten.extensions.flow.errors import FlowError, Issue
+
 CONFIG_FILE = "contexten-flow.toml"
+CONFIG_VARIABLE = "CONTEXTEN_FLOW_CONFIG"
+ENV_PREFIX = "CONTEXTEN_FLOW_"
+
+_TRUSTED_ONLY = frozenset({"database", "mcp_servers", "secrets", "tokens"})
+"""With every name that begins with allow_: what the working directory's file may not set. A database is among them
+because a server resumes the runs that it finds there, with all that its user has allowed."""
 
 _SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
@@ -76,10 +89,105 @@ def default_database() -> Path:
     return Path(platformdirs.user_data_dir("contexten-flow")) / "flow.sqlite3"
 
 
-class FlowSettings(BaseSettings):
-    """Every setting of the library and the server. Names in the environment are these, in capitals, prefixed."""
+class SettingsFileError(FlowError):
+    """A settings file is missing, cannot be read, or says what it may not."""
 
-    model_config = SettingsConfigDict(env_prefix="CONTEXTEN_FLOW_", frozen=True, extra="forbid")
+    code = "settings_file"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsFile:
+    """A file that was read, and what it sets, by setting."""
+
+    path: Path
+    values: dict[str, Any]
+
+
+def user_settings_file() -> Path:
+    """The settings file of the user's configuration folder, whether it is there or not."""
+    return Path(platformdirs.user_config_dir("contexten-flow")) / CONFIG_FILE
+
+
+def settings_files() -> list[SettingsFile]:
+    """The files that are read now; later ones win. Raises SettingsFileError."""
+    own = _read_settings(user_settings_file())
+    found = [own] if own else []
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named:
+        file = _read_settings(Path(named).expanduser())
+        if file is None:
+            raise SettingsFileError(
+                f"{CONFIG_VARIABLE} names {named}, and there is no such file.",
+                next="Correct the variable, or unset it.",
+            )
+        return [*found, file]
+    file = _read_settings(Path(CONFIG_FILE))
+    if file is None or (own is not None and file.path.samefile(own.path)):
+        return found
+    _refuse_what_needs_trust(file)
+    return [*found, file]
+
+
+def _read_settings(path: Path) -> SettingsFile | None:
+    """What the file sets; None where there is none. Raises SettingsFileError."""
+    import tomllib
+
+    try:
+        values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise SettingsFileError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise SettingsFileError(f"{path} is not UTF-8 text.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsFileError(f"{path} is not TOML: {error}.") from None
+    except RecursionError:
+        raise SettingsFileError(f"{path} is nested too deeply.") from None
+    return SettingsFile(path=path.absolute(), values={name.lower(): value for name, value in values.items()})
+
+
+def _refuse_what_needs_trust(file: SettingsFile) -> None:
+    names = [name for name in file.values if name in _TRUSTED_ONLY or name.startswith("allow_")]
+    if names:
+        raise SettingsFileError(
+            f"{CONFIG_FILE} in the working directory sets {', '.join(names)}. That is not taken from there unasked: "
+            "the folder may be somebody else's.",
+            next=f"If you know what it says, set {CONFIG_VARIABLE}=./{CONFIG_FILE} to acknowledge it. Else set these "
+            f"in {user_settings_file()} or in the environment.",
+            issues=[
+                Issue(path=f"/{name}", code="needs_trust", message=f"{name} is not taken from the working directory")
+                for name in names
+            ],
+        )
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
+
+
+def unknown_variables() -> dict[str, str | None]:
+    """Variables of the environment that begin with CONTEXTEN_FLOW_ and set nothing, each with the nearest that does."""
+    known = [CONFIG_VARIABLE, *(ENV_PREFIX + name.upper() for name in FlowSettings.model_fields)]
+    return {
+        variable: nearest_name(variable.upper(), known)
+        for variable in sorted(os.environ)
+        if variable.upper().startswith(ENV_PREFIX)
+        and variable != CONFIG_VARIABLE
+        and (variable.upper() not in known or variable.upper() == CONFIG_VARIABLE)
+    }
+
+
+class FlowSettings(BaseSettings):
+    """Every setting of the library and the server. Names in the environment are these, in capitals, prefixed.
+
+    Making one raises pydantic.ValidationError for a wrong value, and SettingsFileError for a file.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
 
     database: Path = Field(default_factory=default_database, description="the SQLite file; made where missing")
     durability: Literal["power", "process"] = Field(
@@ -148,5 +256,7 @@ class FlowSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = Path(os.environ.get("CONTEXTEN_FLOW_CONFIG", CONFIG_FILE))
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+        values: dict[str, Any] = {}
+        for file in settings_files():
+            values |= file.values  # a whole setting at a time: two files never add up to a wider grant
+        return init_settings, env_settings, InitSettingsSource(settings_cls, values)

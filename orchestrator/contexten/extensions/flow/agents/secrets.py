@@ -1,11 +1,16 @@
-"""Secrets by reference: who may receive them, and how they are kept out of everything that is recorded."""
+"""Secrets by reference: who may receive them, and how they are kept out of everything that is recorded.
+
+A secret granted to all tools (`NAME`, without a target) can be read by whoever writes flows: data_processor can turn
+it into a form that no mask knows, such as reversed, and file_writer can write it; name the hosts or tools that need it.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
-from collections.abc import Collection, Iterable
+from array import array
+from collections.abc import Collection, Iterable, Sequence
 from typing import TypeVar
 from urllib.parse import quote, quote_plus
 
@@ -36,7 +41,7 @@ class SecretVault:
         if len(self._grants) < len(settings.secrets):
             raise InvalidArguments("The settings name a secret twice.", next="Give each secret one entry in secrets.")
         self._seen: dict[str, set[str]] = {}
-        self._forms: dict[str, str] = {}  # a form of a value -> the secret's name; grows only
+        self._forms: dict[str, str] = {}  # a form of a value, case-folded -> the secret's name; grows only
         self._pattern: re.Pattern[str] | None = None
         for grant in settings.secrets:
             value = grant.value()
@@ -103,14 +108,18 @@ class SecretVault:
         return host in hosts or bare in hosts or bare.strip("[]") in hosts
 
     def found_in(self, text: str, names: Iterable[str] | None = None) -> frozenset[str]:
-        """The secrets whose value occurs in `text`, plain or encoded; of `names`, or of all."""
-        if self._pattern is None or self._pattern.search(text) is None:
+        """The secrets whose value occurs in `text`, plain or encoded, in any case; of `names`, or of all."""
+        if self._pattern is None:
+            return frozenset()
+        folded = text.casefold()
+        if self._pattern.search(folded) is None:
             return frozenset()
         wanted = self.names if names is None else frozenset(names)
-        return frozenset(name for form, name in self._forms.items() if name in wanted and form in text)
+        return frozenset(name for form, name in self._forms.items() if name in wanted and form in folded)
 
     def mask(self, value: T) -> T:
-        """The value with each secret in it, plain, JSON-escaped, URL-encoded or in base64, as `[secret:NAME]`.
+        """The value with each secret in it, plain, JSON-escaped, URL-encoded, as a host's name or in base64, as
+        `[secret:NAME]`; upper and lower case count as the same, as hosts and some servers change them.
 
         Takes text or JSON data; data without a secret is returned as the same object."""
         if self._pattern is None:
@@ -120,7 +129,7 @@ class SecretVault:
 
     def _mask(self, value: Json, pattern: re.Pattern[str]) -> Json:
         if isinstance(value, str):
-            return pattern.sub(self._replacement, value) if pattern.search(value) else value
+            return self._mask_text(value, pattern)
         if isinstance(value, dict):
             masked = {self._mask(key, pattern): self._mask(item, pattern) for key, item in value.items()}
             unchanged = all(a is b for a, b in zip(masked.values(), value.values(), strict=False))
@@ -130,8 +139,19 @@ class SecretVault:
             return value if all(a is b for a, b in zip(items, value, strict=True)) else items
         return value
 
-    def _replacement(self, match: re.Match[str]) -> str:
-        return f"[secret:{self._forms[match.group()]}]"
+    def _mask_text(self, text: str, pattern: re.Pattern[str]) -> str:
+        folded = text.casefold()
+        if pattern.search(folded) is None:
+            return text
+        # Folding makes some characters longer: where in the text each folded character comes from.
+        origins: Sequence[int] = range(len(text))
+        if len(folded) != len(text):
+            origins = array("L", (at for at, character in enumerate(text) for _ in character.casefold()))
+        parts, end = [], 0
+        for match in pattern.finditer(folded):
+            parts += [text[end : origins[match.start()]], f"[secret:{self._forms[match.group()]}]"]
+            end = origins[match.end() - 1] + 1
+        return "".join([*parts, text[end:]])
 
     def _learn(self, name: str, value: str) -> None:
         seen = self._seen.setdefault(name, set())
@@ -139,17 +159,29 @@ class SecretVault:
             return
         seen.add(value)
         for form in _forms_of(value):
-            self._forms.setdefault(form, name)
+            self._forms.setdefault(form.casefold(), name)
         longest_first = sorted(self._forms, key=len, reverse=True)
         self._pattern = re.compile("|".join(re.escape(form) for form in longest_first))
 
 
 def _forms_of(value: str) -> set[str]:
-    forms = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
-    content = value.encode("utf-8", "surrogateescape")  # as the environment gives what is not UTF-8
-    for quoted in (quote(content, safe=""), quote(content), quote_plus(content)):
-        forms |= {quoted, re.sub(r"%[0-9A-F]{2}", lambda escape: escape.group().lower(), quoted)}
-    return forms | _base64_forms(content)
+    forms: set[str] = set()
+    for written in {value, value.lower(), value.upper(), value.casefold()}:
+        forms |= {written, json.dumps(written)[1:-1], json.dumps(written, ensure_ascii=False)[1:-1]}
+        forms |= {_as_host(written)}
+        content = _bytes_of(written)
+        forms |= {quote(content, safe=""), quote(content), quote_plus(content)}
+    return forms | _base64_forms(_bytes_of(value))
+
+
+def _bytes_of(value: str) -> bytes:
+    return value.encode("utf-8", "surrogateescape")  # as the environment gives what is not UTF-8
+
+
+def _as_host(value: str) -> str:
+    """The value as a host's name is sent: labels that are not ASCII in Punycode."""
+    labels = value.split(".")
+    return ".".join(label if label.isascii() else f"xn--{label.encode('punycode').decode()}" for label in labels)
 
 
 def _base64_forms(value: bytes) -> set[str]:

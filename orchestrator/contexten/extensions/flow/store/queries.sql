@@ -264,7 +264,7 @@ WHERE ended_at IS NOT NULL AND parent_run_id IS NULL AND (ended_at < ? OR seq <=
 ORDER BY ended_at LIMIT ?
 
 -- name: keep_line
-SELECT seq FROM runs WHERE ended_at IS NOT NULL ORDER BY seq DESC LIMIT 1 OFFSET ?
+SELECT seq FROM runs WHERE ended_at IS NOT NULL AND parent_run_id IS NULL ORDER BY seq DESC LIMIT 1 OFFSET ?
 
 -- name: children
 SELECT run_id FROM runs WHERE parent_run_id = ?

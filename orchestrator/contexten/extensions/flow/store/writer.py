@@ -50,11 +50,10 @@ class Refused(Exception):
 class Transaction:
     """What a change may do: run SQL, and append to the journal."""
 
-    __slots__ = ("connection", "cursor", "events", "seq")
+    __slots__ = ("cursor", "events", "seq")
 
-    def __init__(self, connection: sqlite3.Connection, seq: int) -> None:
-        self.connection = connection
-        self.cursor = connection.cursor()
+    def __init__(self, cursor: sqlite3.Cursor, seq: int) -> None:
+        self.cursor = cursor
         self.seq = seq
         self.events: list[Event] = []
 
@@ -238,6 +237,7 @@ class Writer:
 
     def _run_group(self, group: list[Pending], results: list[Result], apply: Apply) -> Committed:
         connection = self._connection
+        cursor = connection.cursor()
         connection.execute("BEGIN IMMEDIATE")
         try:
             before, level = connection.execute(SQL["group_start"]).fetchone()
@@ -246,7 +246,7 @@ class Writer:
                     f"The database has schema level {level}; this program knows {self._schema_level}.",
                     next="Upgrade contexten-flow: another process has already upgraded the database.",
                 )
-            transaction = Transaction(connection, before)
+            transaction = Transaction(cursor, before)
             apply(transaction, group, results)
             if transaction.events:
                 transaction.cursor.executemany(SQL["insert_event"], transaction.events)
@@ -255,6 +255,8 @@ class Writer:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+        finally:  # freed on another thread with the traceback of a refusal, it would reset a statement in use
+            cursor.close()
         foreign = (self._seq, before) if before != self._seq else None
         self._seq = transaction.seq
         self.groups += 1

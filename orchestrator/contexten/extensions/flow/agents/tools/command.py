@@ -1,14 +1,20 @@
-"""A command as a process group: its output bounded, nothing of it left behind."""
+"""A command as a process group: its output bounded, nothing of it left behind.
+
+That holds when the server is killed, too: a guard, a waiting `sh` beside each command, sees its pipe to the server
+close and kills the group. Out of its reach is what leaves the group (setsid) and, for the moment between its start and
+the guard's hearing of it, the command itself; without `sh` and on Windows there is no guard.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +24,9 @@ from anyio.abc import ByteReceiveStream, Process
 MAX_OUTPUT_BYTES = 1 << 20  # kept of each stream; the rest is read and dropped, so that the command never blocks
 TERM_GRACE_S = 2.0  # between asking a command to end and killing it; less than the grace of a cancelled attempt
 _DRAIN_S = 1.0  # for output that is still under way when the command has ended
+# Reads the group, then waits for a second line: at the end of its input instead, the server is dead. A service manager
+# may send SIGTERM to the server and the guard alike; the guard is needed until the server is gone.
+_GUARD = "trap '' TERM INT HUP; read group && { read over || kill -s KILL -- \"-$group\"; }"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,16 +65,22 @@ async def run_command(
 
     Raises TimeoutError after `timeout_s`, OSError or ValueError where it cannot be started. When it ends, on timeout
     and on cancellation its whole process group is ended: SIGTERM, after a grace SIGKILL."""
-    with anyio.CancelScope(shield=True):  # cancelled in here, asyncio would kill the leader and leave its children
-        process = await anyio.open_process(
-            list(argv),
-            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=cwd,
-            env=env,
-            start_new_session=True,
-        )
+    async with _guard() as guard:
+        with anyio.CancelScope(shield=True):  # cancelled in here, asyncio would kill the leader and leave its children
+            process = await anyio.open_process(
+                list(argv),
+                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=cwd,
+                env=env,
+                start_new_session=True,
+            )
+            await _tell(guard, f"{process.pid}\n")
+        return await _see_through(process, stdin, timeout_s)
+
+
+async def _see_through(process: Process, stdin: bytes, timeout_s: float | None) -> CommandResult:
     out, err = _Tail(), _Tail()
     try:
         async with anyio.create_task_group() as group:
@@ -94,6 +109,41 @@ async def run_command(
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
+@asynccontextmanager
+async def _guard() -> AsyncIterator[Process | None]:
+    """What kills the group that it is told of when this process ends before the block does."""
+    sh = None if sys.platform == "win32" else shutil.which("sh", path=os.defpath)
+    if sh is None:
+        yield None
+        return
+    with anyio.CancelScope(shield=True):
+        guard = await anyio.open_process(
+            [sh, "-c", _GUARD],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={},
+            start_new_session=True,
+        )
+    try:
+        yield guard
+    finally:
+        with anyio.CancelScope(shield=True):
+            await _tell(guard, "over\n")
+            if guard.stdin is not None:
+                with suppress(OSError, anyio.BrokenResourceError):
+                    await guard.stdin.aclose()
+            await guard.wait()
+            await _let_go(guard)
+
+
+async def _tell(guard: Process | None, line: str) -> None:
+    if guard is not None and guard.stdin is not None:
+        with suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):  # somebody killed it
+            await guard.stdin.send(line.encode())
+
+
 async def _feed(process: Process, stdin: bytes) -> None:
     stream = process.stdin
     if stream is not None:
@@ -111,6 +161,10 @@ async def _end(process: Process) -> None:
             await process.wait()
     _signal_group(process, _KILL)
     await process.wait()
+    await _let_go(process)
+
+
+async def _let_go(process: Process) -> None:
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             with suppress(OSError, anyio.BrokenResourceError):

@@ -12,6 +12,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
+from urllib.parse import unquote
 
 import anyio
 import anyio.to_thread
@@ -36,6 +37,7 @@ _ERROR_BODY_BYTES = 4096  # of a failed answer: enough to see what was wrong
 _ERROR_BODY_CHARS = 500
 _INLINE_BYTES = 1 << 16  # decodes in about a millisecond; more goes to a worker thread
 _MAX_RETRY_AFTER_S = 30 * 24 * 3600.0
+_AUTHORITY_WITH_SECRET = re.compile(r"[^/?#]*://[^/?#]*\[secret:")
 _JSON_TYPE = re.compile(r"(?:application|text)/(?:[\w.+-]+\+)?json\Z")
 
 
@@ -47,6 +49,8 @@ class _Hop:
     url: httpx.URL
     headers: dict[str, str]
     content: bytes | None
+    is_private: bool = False
+    """The URL was given with a secret in it; normalised, that may no longer look like the secret."""
 
     @property
     def host(self) -> str:
@@ -55,8 +59,8 @@ class _Hop:
 
     @property
     def shown(self) -> str:
-        """The request without its query, which may be private and is long."""
-        return f"{self.method} {self.url.scheme}://{self.host}{self.url.path}"
+        """The request without its query, which may be private and is long, and without a private path."""
+        return f"{self.method} {self.url.scheme}://{self.host}{'/...' if self.is_private else self.url.path}"
 
 
 class HttpExchange:
@@ -76,7 +80,7 @@ class HttpExchange:
 
     async def perform(self, parameters: HttpClientParameters, environment: ToolEnvironment) -> dict[str, Json]:
         """{status, headers, body}. Raises AttemptError with the kind of failure."""
-        hop = _first_hop(parameters)
+        hop = _first_hop(parameters, environment)
         try:
             with anyio.fail_after(parameters.timeout_s):
                 async with self._in_use():
@@ -149,7 +153,7 @@ class HttpExchange:
         return {"status": status, "headers": _headers(response), "body": body}
 
 
-def _first_hop(parameters: HttpClientParameters) -> _Hop:
+def _first_hop(parameters: HttpClientParameters, environment: ToolEnvironment) -> _Hop:
     headers = dict(parameters.headers)
     names = {name.lower() for name in headers}
     content = None
@@ -169,12 +173,16 @@ def _first_hop(parameters: HttpClientParameters) -> _Hop:
         if parameters.params:
             url = url.copy_merge_params(parameters.params)
     except (httpx.InvalidURL, UnicodeError, ValueError) as error:
-        raise AttemptError(f"parameters/url is not a URL: {error}.", kind="invalid") from None
-    _check_url(url, "parameters/url")
-    return _Hop(parameters.method, url.copy_with(fragment=None), headers, content)
+        reason = str(error).partition(":")[0].rstrip(".")  # what follows repeats a part of the URL
+        raise AttemptError(f"parameters/url is not a URL: {reason}.", kind="invalid") from None
+    if environment.secret_names and _AUTHORITY_WITH_SECRET.match(environment.vault.mask(parameters.url)):
+        raise _secret_in_host("parameters/url")  # one with / or ? in it is in the host by a part only
+    _check_url(url, "parameters/url", environment)
+    is_private = bool(environment.vault.found_in(parameters.url))
+    return _Hop(parameters.method, url.copy_with(fragment=None), headers, content, is_private)
 
 
-def _check_url(url: httpx.URL, what: str) -> None:
+def _check_url(url: httpx.URL, what: str, environment: ToolEnvironment) -> None:
     if url.scheme not in ("http", "https") or not url.host:
         raise AttemptError(f"{what}: only absolute http and https URLs can be fetched.", kind="invalid")
     if url.port is not None and not 0 < url.port < 65536:
@@ -183,6 +191,19 @@ def _check_url(url: httpx.URL, what: str) -> None:
         raise AttemptError(
             f"{what} holds a user name or password; give them as an Authorization header from a secret.", kind="invalid"
         )
+    # Only where the task uses secrets: the hosts of others may hold a weak one, such as "test", by chance.
+    if environment.secret_names and any(
+        environment.vault.found_in(host) for host in (url.host, unquote(url.host), url.raw_host.decode("ascii"))
+    ):
+        raise _secret_in_host(what)
+
+
+def _secret_in_host(what: str) -> AttemptError:
+    """Without the host: hosts are looked up, logged and lower-cased on the way."""
+    return AttemptError(
+        f"{what} holds a secret in its host, where whoever resolves the name would see it; give it as a header.",
+        kind="invalid",
+    )
 
 
 def _check_secrets(hop: _Hop, environment: ToolEnvironment) -> None:
@@ -212,12 +233,12 @@ def _next_hop(hop: _Hop, response: httpx.Response, environment: ToolEnvironment)
         url = hop.url.join(location).copy_with(fragment=None)
     except (httpx.InvalidURL, UnicodeError, ValueError):
         raise AttemptError(f"{hop.shown} redirects to what is not a URL.", kind="invalid") from None
-    _check_url(url, f"{hop.shown}: the redirect")
+    _check_url(url, f"{hop.shown}: the redirect", environment)
     method, headers, content = hop.method, dict(hop.headers), hop.content
     if (response.status_code == 303 and method != "HEAD") or (response.status_code in (301, 302) and method == "POST"):
         method, content = "GET", None
         headers = {name: value for name, value in headers.items() if name.lower() != "content-type"}
-    following = _Hop(method, url, headers, content)
+    following = _Hop(method, url, headers, content, hop.is_private)
     if _is_same_place(hop.url, url):
         return following
     return _without_secrets(following, environment)

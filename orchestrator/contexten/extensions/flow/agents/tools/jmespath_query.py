@@ -6,6 +6,8 @@ the most that a query can multiply its data by is worked out from its tree first
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any
 
 import jmespath
@@ -40,32 +42,72 @@ def weigh(value: Any, *, limit: int) -> int:
 
 
 def check_query(query: str) -> None:
-    """Raise QueryError where the query is not JMESPath."""
-    try:
-        jmespath.compile(query)
-    except JMESPathError as error:
-        raise QueryError(_one_line(error)) from None
-    except RecursionError:
-        raise QueryError("it is nested too deeply") from None
+    """Raise QueryError where the query is not JMESPath: its grammar, its functions and how many arguments they get."""
+    for node in _nodes(_parse(query)):
+        if node["type"] == "function_expression":
+            _check_call(node["value"], len(node["children"]))
+        elif node["type"] == "slice" and node["children"][2] == 0:
+            raise QueryError("the step of a slice cannot be 0")
 
 
 def run_query(query: str, data: Any) -> Any:
     """What the query finds in the data; null where it finds nothing. Raises QueryError."""
+    tree = _parse(query)
     try:
-        tree = jmespath.compile(query).parsed
         factor = _factor(tree)
-        if factor > 1 and factor * weigh(data, limit=MAX_RESULT_WEIGHT // factor) > MAX_RESULT_WEIGHT:
-            raise QueryError(
-                "it may repeat its data too often: its stages multiply what they select; select less, or split it into "
-                "several tasks"
-            )
+    except RecursionError:
+        raise QueryError("it is nested too deeply") from None
+    if factor > 1 and factor * weigh(data, limit=MAX_RESULT_WEIGHT // factor) > MAX_RESULT_WEIGHT:
+        raise QueryError(
+            "it may repeat its data too often: its stages multiply what they select; select less, or split it into "
+            "several tasks"
+        )
+    try:
         return _Interpreter().visit(tree, data)
+    except QueryError:
+        raise
     except JMESPathError as error:
         raise QueryError(_one_line(error)) from None
     except RecursionError:
         raise QueryError("it is nested too deeply") from None
-    except (TypeError, ArithmeticError, AttributeError, LookupError) as error:
+    except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
         raise QueryError(f"it does not fit the data ({_one_line(error)})") from None
+
+
+def _parse(query: str) -> Any:
+    try:
+        return jmespath.compile(query).parsed
+    except JMESPathError as error:
+        raise QueryError(_one_line(error)) from None
+    except RecursionError:
+        raise QueryError("it is nested too deeply") from None
+
+
+def _nodes(tree: Any) -> Iterator[Any]:
+    rest = [tree]
+    while rest:
+        node = rest.pop()
+        yield node
+        rest.extend(_children(node))
+
+
+def _children(node: Any) -> list[Any]:
+    """The nodes below a node; a slice has its bounds, numbers or None, where others have nodes."""
+    return [child for child in node["children"] if isinstance(child, dict)]
+
+
+def _check_call(name: str, given: int) -> None:
+    known = _Functions.FUNCTION_TABLE.get(name)
+    if known is None:
+        nearest = get_close_matches(name, _Functions.FUNCTION_TABLE, n=1)
+        hint = f"did you mean {nearest[0]}()?" if nearest else f"known: {', '.join(sorted(_Functions.FUNCTION_TABLE))}"
+        raise QueryError(f"there is no function {name}(); {hint}")
+    signature = known["signature"]
+    needed, variadic = len(signature), bool(signature and signature[-1].get("variadic"))
+    if given < needed or (given > needed and not variadic):
+        plural = "" if needed == 1 else "s"
+        least = "at least " if variadic else ""
+        raise QueryError(f"{name}() takes {least}{needed} argument{plural}, not {given}")
 
 
 def _one_line(error: Exception) -> str:
@@ -74,7 +116,7 @@ def _one_line(error: Exception) -> str:
 
 def _factor(node: Any) -> int:
     """The most that the query multiplies the data by: a multi-select repeats a value once a member, stages multiply."""
-    kind, children = node["type"], node["children"]
+    kind, children = node["type"], _children(node)
     if not children:
         return 1
     if kind == "function_expression" and node["value"] == "map":
