@@ -137,8 +137,8 @@ def _register_runs(server: MCPServer[Any], app: Served) -> None:
         mime_type=_JSON,
         annotations=live,
         security=_IDS,
-        description=f"a completed task's output: whole up to {MOST_CHARS:,} characters; of a longer one its beginning as "
-        "text in output_truncated.preview, with the get_flow_status call for the rest in output_truncated.next",
+        description=f"a completed task's output: whole up to {MOST_CHARS:,} characters; of a longer one the beginning "
+        "as text in output_truncated.preview, with the get_flow_status call for the rest in output_truncated.next",
     )
     @readable
     async def output(run_id: str, task: str) -> str:

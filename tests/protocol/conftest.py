@@ -130,7 +130,9 @@ def server_environment(database: Path, **settings: str) -> dict[str, str]:
     paths = [str(ROOT / folder) for folder in ("orchestrator", "server", "tools", "resources")]
     kept["PYTHONPATH"] = os.pathsep.join([kept.get("PYTHONPATH", ""), *paths, settings.pop("PYTHONPATH", "")])
     kept["CONTEXTEN_FLOW_DATABASE"] = str(database)
-    kept["CONTEXTEN_FLOW_CONFIG"] = str(database.parent / "no-such-file.toml")
+    config = database.parent / "empty.toml"
+    config.touch()
+    kept["CONTEXTEN_FLOW_CONFIG"] = str(config)
     return {**kept, **{f"CONTEXTEN_FLOW_{name}": value for name, value in settings.items()}}
 
 

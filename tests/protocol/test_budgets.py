@@ -41,17 +41,76 @@ async def test_following_next_gives_the_whole_of_a_large_output(live: Any, era: 
         text = ""
         while step is not None:
             status, chars = await call(client, "get_flow_status", **step)
-            assert chars <= max_chars + 200
+            assert chars <= max_chars
             cut = status["output_truncated"]
             assert cut["from"] == len(text)
             assert cut["shown"] == len(cut["preview"])
-            assert cut["resource"].endswith("/outputs/value")
             text += cut["preview"]
             step = cut["next"]["arguments"] if "next" in cut else None
         assert len(text) == cut["chars"]
         assert json.loads(text) == value
-        whole = await client.read_resource(cut["resource"])
-        assert json.loads(whole.contents[0].text) == value
+
+
+async def test_a_cut_output_names_the_resource_that_has_it_whole(live: Any, era: str) -> None:
+    value = ["\u00fc" * 50] * 800
+    async with live.client(era) as client:
+        run, _ = await call(client, "execute_flow", workflow_def=live.flow(live.value_task(value=value)), wait_s=40)
+        status, _ = await call(client, "get_flow_status", run_id=run["run_id"], detail="output", task="value")
+        whole = await client.read_resource(status["output_truncated"]["resource"])
+    assert json.loads(whole.contents[0].text) == value
+
+
+async def test_the_resource_of_a_very_large_output_has_its_beginning_and_the_way_to_the_rest(
+    live: Any, era: str
+) -> None:
+    value = ['quo"ted \\ \u00fc\U0001f600' * 20] * 900
+    async with live.client(era) as client:
+        run, _ = await call(client, "execute_flow", workflow_def=live.flow(live.value_task(value=value)), wait_s=40)
+        read = await client.read_resource(f"flow://runs/{run['run_id']}/outputs/value")
+        assert 190_000 < len(read.contents[0].text) <= 200_000
+        cut = json.loads(read.contents[0].text)["output_truncated"]
+        assert cut["shown"] == len(cut["preview"])
+        text = cut["preview"]
+        while "next" in cut:
+            status, _ = await call(client, cut["next"]["tool"], **cut["next"]["arguments"])
+            cut = status["output_truncated"]
+            assert "resource" not in cut
+            text += cut["preview"]
+    assert json.loads(text) == value
+
+
+@pytest.mark.parametrize("detail", ["summary", "tasks", "events", "output", "definition"])
+async def test_the_least_number_of_characters_is_kept_to_and_the_next_call_is_whole(
+    live: Any, era: str, detail: str
+) -> None:
+    tasks = [live.value_task(f"a_rather_long_name_of_a_task_{number:04}", "v" * 300) for number in range(20)]
+    failing = {"name": "failing", "required_tools": ["data_processor"], "parameters": {"data": 1, "query": "length(@)"}}
+    stage = {"name": "main", "execution_mode": "parallel", "tasks": [*tasks, failing]}
+    definition = {"name": "n" * 100, "tags": ["t" * 100], "stages": [stage], "continue_on_failure": True}
+    async with live.client(era) as client:
+        run, _ = await call(client, "execute_flow", workflow_def=definition, wait_s=40)
+        status, chars = await call(
+            client, "get_flow_status", run_id=run["run_id"], detail=detail, task=None, max_chars=500
+        )
+        assert chars <= 500
+        assert (status["run_id"], status["cursor"]) == (run["run_id"], run["cursor"]) or detail == "events"
+        step = status.get("next") or status["output_truncated"]["next"]
+        if isinstance(step, dict):
+            assert not (await client.call_tool(step["tool"], step["arguments"])).is_error
+        else:
+            assert step.endswith("has all.")
+
+
+@pytest.mark.parametrize("detail", ["output", "definition"])
+@pytest.mark.parametrize("since", ["text--5", "text-", "text-1x", "text-9999999999999"])
+async def test_a_place_that_is_none_is_refused(live: Any, detail: str, since: str) -> None:
+    async with live.client("legacy") as client:
+        run, _ = await call(client, "execute_flow", workflow_def=live.flow(live.value_task()), wait_s=20)
+        result = await client.call_tool(
+            "get_flow_status", {"run_id": run["run_id"], "detail": detail, "since": since, "max_chars": 2000}
+        )
+    error = result.structured_content["error"]
+    assert (error["code"], error["issues"][0]["path"]) == ("invalid_arguments", "/since")
 
 
 async def test_events_are_cut_and_since_goes_on_without_a_gap(live: Any, era: str) -> None:

@@ -234,6 +234,37 @@ async def test_an_unexpected_fault_is_logged_under_an_id_and_tells_nothing(
     assert record.exc_info is not None
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800"])
+async def test_values_that_json_has_no_word_for_are_refused_in_the_same_shape(live: Any, value: Any) -> None:
+    wrong_definition = {
+        "stages": [{"name": value, "tasks": [{"name": "t", "required_tools": ["shell"], "retry": value}]}]
+    }
+    for tool, arguments in (
+        ("execute_flow", {"flow_id": "f", "wait_s": value}),
+        ("get_flow_status", {"run_id": "r", "max_chars": value}),
+        ("list_flows", {"colour": value}),
+        ("create_flow", {"workflow_def": wrong_definition}),
+    ):
+        result = await live.server.call_tool(tool, arguments)
+        assert result.is_error
+        text = result.content[0].text
+        text.encode()
+        assert json.loads(text, parse_constant=pytest.fail) == result.structured_content
+        assert result.structured_content["error"]["code"] in ("invalid_arguments", "invalid_definition")
+
+
+@pytest.mark.parametrize("answer", [{"n": float("nan")}, {"n": "\ud800"}, {"n": object()}])
+async def test_an_answer_that_is_no_json_is_an_unexpected_fault(
+    live: Any, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
+) -> None:
+    async def give(*_: Any, **__: Any) -> Any:
+        return type("View", (), {"data": lambda _: answer})()
+
+    monkeypatch.setattr(live.service, "metrics", give)
+    async with live.client("legacy") as client:
+        assert (await refuse(client, "get_metrics", {}))["code"] == "internal_error"
+
+
 async def test_a_read_only_server_hides_its_writers_and_says_so_when_they_are_called(live: Any, era: str) -> None:
     app = App(service=live.service, settings=live.app.settings, transport="memory", read_only=True)
     async with Client(build_server(app), mode="legacy" if era == "legacy" else "auto") as client:

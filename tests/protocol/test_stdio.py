@@ -1,9 +1,11 @@
 """A server process over standard input and output: nothing but JSON-RPC on its standard output, and an orderly end."""
 
+import contextlib
 import json
 import os
 import select
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -187,27 +189,131 @@ def test_runs_go_on_at_the_next_start(start: Callable[..., Raw]) -> None:
     assert second.call("wait_for_flow", run_id=run_id, timeout_s=20)["state"] == "completed"
 
 
-def test_a_database_that_another_server_holds_ends_the_start_with_code_3_and_names_the_holder(
+def test_a_call_to_a_server_whose_database_another_one_holds_says_so_until_the_other_one_ends(
     start: Callable[..., Raw],
 ) -> None:
     first = start()
     first.initialize()
+    assert first.call("list_flows")["flows"] == []
     second = start(stderr=subprocess.PIPE)
-    assert second.process.wait(15) == 3
-    assert second.process.stderr is not None
-    said = second.process.stderr.read().decode()
-    assert "Traceback" not in said
-    assert str(first.process.pid) in said
-    assert second.process.stdout is not None
-    assert second.process.stdout.read() == b""
+    second.initialize()
+    assert len(second.ask("tools/list")["result"]["tools"]) == 12
+    error = second.call("list_flows")["error"]
+    assert (error["code"], error["retryable"]) == ("store_busy", True)
+    assert str(first.process.pid) in error["message"]
+    assert error["next"]
+    assert first.end() == 0
+    while "error" in (answer := second.call("list_flows")):
+        assert answer["error"]["code"] == "store_busy"
+    assert answer["flows"] == []
+    assert second.call("execute_flow", workflow_def=VALUE, wait_s=20)["state"] == "completed"
+    assert second.end() == 0
 
 
-def test_a_file_that_is_no_database_ends_the_start_with_code_3(start: Callable[..., Raw], tmp_path: Path) -> None:
-    (tmp_path / "flow.sqlite3").write_text("this is no database, whatever its name says" * 100)
+def _garbage(database: Path) -> None:
+    database.write_text("this is no database, whatever its name says" * 100)
+
+
+def _another_programs(database: Path) -> None:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE theirs (id INTEGER)")
+        connection.commit()
+
+
+def _folder(database: Path) -> None:
+    database.mkdir()
+
+
+UNUSABLE = [(_garbage, "store_corrupt"), (_another_programs, "store_corrupt"), (_folder, "store_error")]
+
+
+@pytest.mark.parametrize(("make", "code"), UNUSABLE)
+def test_a_database_that_cannot_be_used_is_told_by_each_call_and_by_the_exit_code(
+    start: Callable[..., Raw], tmp_path: Path, make: Callable[[Path], None], code: str
+) -> None:
+    make(tmp_path / "flow.sqlite3")
     raw = start(stderr=subprocess.PIPE)
+    raw.initialize()
+    for _ in range(2):
+        error = raw.call("execute_flow", workflow_def=VALUE)["error"]
+        assert error["code"] == code
+        assert error["next"]
+        assert str(tmp_path) not in error["message"]
+    read = raw.ask("resources/read", {"uri": "flow://flows"})
+    assert code in read["error"]["message"]
+    assert raw.end() == 3
+    assert raw.process.stderr is not None
+    said = raw.process.stderr.read().decode()
+    assert error["message"] in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("speaks", [False, True])
+def test_without_a_call_the_exit_code_at_the_end_of_input_tells_of_the_database(
+    start: Callable[..., Raw], tmp_path: Path, speaks: bool
+) -> None:
+    _garbage(tmp_path / "flow.sqlite3")
+    raw = start(stderr=subprocess.PIPE)
+    if speaks:
+        raw.initialize()
+        raw.ask("tools/list")
+    assert raw.process.stdin is not None
+    raw.process.stdin.close()
     assert raw.process.wait(15) == 3
     assert raw.process.stderr is not None
-    assert "Traceback" not in raw.process.stderr.read().decode()
+    said = raw.process.stderr.read().decode()
+    assert "contexten-flow: The database file is damaged or is not a database." in said
+    assert "Traceback" not in said
+    assert raw.process.stdout is not None
+    assert speaks or raw.process.stdout.read() == b""
+
+
+def test_a_start_over_http_on_a_database_that_is_held_ends_with_code_3(
+    start: Callable[..., Raw],
+) -> None:
+    first = start()
+    first.initialize()
+    assert first.call("list_flows")["flows"] == []
+    second = start("--transport", "http", "--port", "0", stderr=subprocess.PIPE)
+    assert second.process.wait(15) == 3
+    assert second.process.stderr is not None
+    assert str(first.process.pid) in second.process.stderr.read().decode()
+
+
+def test_each_line_with_an_id_is_answered_though_the_protocols_reader_cannot_read_it(
+    start: Callable[..., Raw],
+) -> None:
+    raw = start()
+    raw.initialize()
+    assert raw.process.stdin is not None
+    call = '{"jsonrpc": "2.0", "id": %s, "method": "tools/call", "params": {"name": "list_flows", "arguments": %s}}'
+    deep = "[" * 20_000 + "]" * 20_000
+    for line in (call % (71, '{"tag": "\\ud800"}'), call % (72, f'{{"tag": {deep}}}'), "not json", "[]"):
+        raw.process.stdin.write(line.encode() + b"\n")
+    raw.process.stdin.flush()
+    answers = [raw.hear() for _ in range(4)]
+    assert [(answer["id"], answer["error"]["code"]) for answer in answers] == [
+        (71, -32700),
+        (72, -32700),
+        (None, -32700),
+        (None, -32600),
+    ]
+    assert raw.call("list_flows")["flows"] == []
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e400"])
+def test_a_number_that_json_has_no_word_for_is_refused_with_its_place(start: Callable[..., Raw], value: str) -> None:
+    raw = start()
+    raw.initialize()
+    assert raw.process.stdin is not None
+    params = f'{{"name": "execute_flow", "arguments": {{"flow_id": "f", "wait_s": {value}}}}}'
+    line = f'{{"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": {params}}}'
+    raw.process.stdin.write(line.encode() + b"\n")
+    raw.process.stdin.flush()
+    error = raw.hear()["result"]["structuredContent"]["error"]
+    assert error["code"] == "invalid_arguments"
+    assert error["issues"][0]["path"] == "/wait_s"
+    assert isinstance(error["issues"][0]["got"], str)
 
 
 def test_an_unknown_toolset_is_refused_with_those_that_exist(start: Callable[..., Raw]) -> None:

@@ -209,8 +209,8 @@ import anyio
 from contexten.extensions.flow.agents.tools.command import run_command
 
 async def main():
-    argv = ["/bin/sh", "-c", f"sleep 1000 & echo $! $$ > {sys.argv[1]}; wait"]
-    await run_command(argv, cwd=Path("/"), env={"PATH": "/usr/bin:/bin"}, stdin=b"", timeout_s=None)
+    argv = ["/bin/sh", "-c", f"read fed; sleep 1000 & echo $! $$ > {sys.argv[1]}; wait"]  # fed after the guard was told
+    await run_command(argv, cwd=Path("/"), env={"PATH": "/usr/bin:/bin"}, stdin=b"fed\\n", timeout_s=None)
 
 anyio.run(main)
 """

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contexten.extensions.flow.errors import InvalidArguments
-from contexten_tools.budget import bounded, cut_events, cut_tasks, offset_of, put_text
+from contexten_resources.outputs import MOST_CHARS
+from contexten_tools.budget import RESOURCE_CHARS, bounded, cut_events, cut_tasks, offset_of, put_text
 from contexten_tools.text import compact
 
 VALUES = st.recursive(
@@ -88,3 +89,16 @@ def test_the_last_resort_always_fits_and_says_that_it_cut(value: Any, max_chars:
         assert short is answer
     else:
         assert "truncated" in short
+
+
+@given(VALUES, st.integers(500, 2000))
+def test_an_answer_about_a_run_fits_whatever_it_carries_and_keeps_its_next_call(value: Any, max_chars: int) -> None:
+    step = {"tool": "wait_for_flow", "arguments": {"run_id": "run_1", "since": "c.1" * 40}}
+    answer = {"run_id": "r" * 90, "cursor": "c.1", "note": compact(value), "inputs": value, "next": step}
+    short = bounded(answer, max_chars)
+    assert len(compact(short)) <= max_chars
+    assert (short["run_id"], short["cursor"], short["next"]) == ("r" * 90, "c.1", step)
+
+
+def test_the_resource_of_an_output_is_named_where_it_has_the_whole() -> None:
+    assert RESOURCE_CHARS == MOST_CHARS

@@ -19,7 +19,7 @@ from ..plans import Plans
 from ..recovery.retry import RetryPolicy
 from ..settings import FlowSettings
 from ..store import ClaimedRun, Event, NewRun, Store, Submitted, Transaction
-from ..store.claims import claim, release, take_over, wake_due
+from ..store.claims import claim, release, take_back, take_over, wake_due
 from ..store.sql import SQL
 from ..store.submissions import submit, submit_and_start
 from .messages import Asked
@@ -28,6 +28,7 @@ from .timers import Alarm, Timers
 
 logger = logging.getLogger(__name__)
 
+MAX_TAKE_BACKS = 5  # of one run: a defect that comes back each time must not turn for ever
 CLAIM_BATCH = 64  # runs claimed in one change: more would make the changes of running ones wait
 UNREADABLE_S = 30.0  # between tries to read a definition that cannot be read
 CLAIM_RETRY_S = 1.0  # between tries to claim while the database cannot be written
@@ -72,6 +73,8 @@ class Conductor:
         self._thread = threading.get_ident()
         self._roots = 0
         self._starved: dict[RunExecution, None] = {}
+        self._given_up: dict[str, int] = {}
+        """How often runs were begun anew that could not be recorded."""
         self._is_claiming = False
         self._may_have_queued = True
         self._wake: Alarm | None = None
@@ -189,9 +192,30 @@ class Conductor:
     def left(self, execution: RunExecution) -> None:
         """The execution drives its run no more."""
         self._starved.pop(execution, None)
+        if execution.ended is not None:
+            self._given_up.pop(execution.run_id, None)
         if self.executions.pop(execution.run_id, None) is not None and execution.parent is None:
             self._roots -= 1
             self._claim()
+
+    def take_back(self, runs: list[tuple[str, str, int]]) -> None:
+        """Drive a run (the first) and its sub-flows anew from what the store says."""
+        run_id = runs[0][0]
+        self._given_up[run_id] = self._given_up.get(run_id, 0) + 1
+        if self.is_stopping or self._given_up[run_id] > MAX_TAKE_BACKS:
+            return
+        now = self._now()
+
+        def taken(claimed: ClaimedRun | None, error: BaseException | None) -> None:
+            if error is not None:
+                self.timers.after(CLAIM_RETRY_S, lambda: self.store.submit(change, taken))
+            elif claimed is not None:
+                self.spawn(self._begin_root, claimed, name=f"take back {run_id}")
+            else:
+                self._given_up.pop(run_id, None)
+
+        change = partial(_take_back, runs=runs, owner=self.owner, at=now)
+        self.timers.after(CLAIM_RETRY_S, lambda: self.store.submit(change, taken))
 
     # Waking
     async def _plan_wake(self) -> None:
@@ -284,6 +308,10 @@ def _submit(run: NewRun, tx: Transaction) -> Submitted:
 
 def _submit_and_start(tx: Transaction, *, run: NewRun, owner: str, max_concurrent: int) -> Submitted:
     return submit_and_start(tx, run, owner, max_concurrent)
+
+
+def _take_back(tx: Transaction, *, runs: list[tuple[str, str, int]], owner: str, at: float) -> ClaimedRun | None:
+    return take_back(tx, runs, owner, at)
 
 
 def _unclaimed(run: NewRun) -> ClaimedRun:

@@ -57,6 +57,10 @@ class Host(Protocol):
         """Something may be queued."""
         ...
 
+    def take_back(self, runs: list[tuple[str, str, int]]) -> None:
+        """Drive a run (the first) and its sub-flows anew from what the store says."""
+        ...
+
     def left(self, execution: RunExecution) -> None:
         """The execution drives its run no more: it ended, waits, is paused, was released or lost."""
         ...

@@ -140,6 +140,21 @@ class RunExecution:
         for child in list(self.children.values()):
             child.cut_off()
 
+    def root(self) -> RunExecution:
+        """The run at the top, itself where it is no sub-flow's."""
+        return self if self.parent is None else self.parent.root()
+
+    def family(self) -> list[tuple[str, str, int]]:
+        """The run and its sub-flows' runs that are driven here: (run_id, flow_id, fence)."""
+        own = [(self.run_id, self.flow_id, self.claimed.fence)]
+        return own + [run for child in self.children.values() for run in child.family()]
+
+    def give_up(self) -> None:
+        """What is known of the run here is wrong: begin anew from what the store says, if it is still ours."""
+        runs = self.family()
+        self.lose()
+        self.host.take_back(runs)
+
     def lose(self) -> None:
         """Forget the run: it belongs to another process now."""
         self.cut_off()
@@ -259,7 +274,7 @@ class RunExecution:
             self._give_back(draft)
             level = logging.WARNING if isinstance(error, Refused) else logging.ERROR
             logger.log(level, "run %s is driven no more here: %s", self.run_id, error, extra={"run_id": self.run_id})
-            self.lose()
+            self.root().give_up()
             return
         if logger.isEnabledFor(logging.DEBUG):
             self._tell(move)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..states import RunState, TaskState
 from .moves import move_run
@@ -40,6 +40,20 @@ def take_over(tx: Transaction, owner: str, at: float) -> list[ClaimedRun]:
         _take_over_one(tx, run_id, owner, former, at)
         taken.append(load_claimed(tx, run_id, owner, at))
     return taken
+
+
+def take_back(tx: Transaction, runs: Sequence[tuple[str, str, int]], owner: str, at: float) -> ClaimedRun | None:
+    """Take a run (the first of `runs`) and its sub-flows anew from oneself: what was known of it may be wrong.
+
+    None where it has ended, or is another's.
+    """
+    release(tx, runs, at)
+    run_id = runs[0][0]
+    row = tx.row(SQL["claimed_run"], (run_id,))
+    if row is None or row[19] != RunState.RUNNING or tx.row(SQL["run_owner"], (run_id,))[0] is not None:
+        return None
+    _take_over_one(tx, run_id, owner, None, at)
+    return load_claimed(tx, run_id, owner, at)
 
 
 def _take_over_one(tx: Transaction, run_id: str, owner: str, former: str | None, at: float) -> None:
@@ -155,5 +169,6 @@ def follow(tx: Transaction, run_id: str, state: RunState, at: float, wake_at: fl
 def release(tx: Transaction, runs: Iterable[tuple[str, str, int]], at: float) -> None:
     """Give up runs at an orderly stop: they stay running without an owner, and the next server takes them over."""
     for run_id, flow_id, fence in runs:
-        cursor = tx.event("run.released", at, run_id=run_id, flow_id=flow_id)
-        tx.execute(SQL["release_run"], (cursor, run_id, fence))
+        tx.execute(SQL["release_run"], (tx.seq + 1, run_id, fence))
+        if tx.cursor.rowcount:
+            tx.event("run.released", at, run_id=run_id, flow_id=flow_id)
