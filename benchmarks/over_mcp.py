@@ -173,7 +173,7 @@ async def _change_times(client: Client, run_id: str) -> list[float]:
     times: list[float] = []
     since: dict[str, str] = {}
     while True:
-        arguments = {"run_id": run_id, "detail": "events", "max_chars": 100_000, **since}
+        arguments = {"run_id": run_id, "detail": "events", "max_chars": 90_000, **since}
         _, page = await _call(client, "get_flow_status", arguments)
         events = page.get("events") or []
         times += [datetime.fromisoformat(event["at"]).timestamp() for event in events]

@@ -82,7 +82,7 @@ def test_steps_after_an_error_are_commands(cli: Callable[..., Any], flow_file: C
         ("cancel", run): "`contexten-flow status ID`",
         ("status", run, "--output", "--task", "nobody"): "`contexten-flow status ID`",
         ("run", asked): "--inputs",
-        ("run", shell): "`contexten-flow doctor`",
+        ("run", shell): "`contexten-flow validate FILE`",
         ("run", flow_file(name="d.json")): "`contexten-flow validate FILE",
         ("list", "--runs", "--page", "x"): "--page",
     }
@@ -97,5 +97,7 @@ def test_steps_after_an_error_are_commands(cli: Callable[..., Any], flow_file: C
 def test_a_step_that_only_an_agent_can_take_is_left_out() -> None:
     assert next_step(FlowError("x", next="Call set_strategy(strategy='priority').")) is None
     assert next_step(IdempotencyConflict("x", next="get_flow_status(run_id='r')")) is not None
+    off = Issue(path="/stages/0", code="no_able_agent", message="m")
+    assert "doctor" in (next_step(FlowError("x", next="Call list_agents().", issues=[off])) or "")
     assert next_step(StoreBusy("x", next="End that server.")) == "End that server."
     assert next_step(FlowError("x", issues=[Issue(path="", code="unknown_strategy", message="m")])) is not None

@@ -74,6 +74,11 @@ def test_flows_and_runs_are_listed(
     assert cli("list", "--runs", "--status", "failed", "--json").data["runs"] == []
 
 
+def test_as_many_rows_as_are_offered_may_be_asked_for(cli: Callable[..., Any], done_run: dict[str, Any]) -> None:
+    assert cli("list", "--runs", "--limit", "200").code == 0
+    assert "200" in cli("list", "--limit", "201").err
+
+
 def test_a_list_without_flows_points_to_the_runs(
     cli: Callable[..., Any], flow_file: Callable[..., str], done_run: dict[str, Any]
 ) -> None:

@@ -62,9 +62,13 @@ def test_a_database_that_cannot_be_used_is_told(desk: Path) -> None:
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as server:
         assert server.stdout is not None
         assert server.stderr is not None
-        told = server.stderr.read()  # its input stays open: the server ends by itself
+        assert server.stdin is not None
+        told = next(line for line in server.stderr if "cannot be opened" in line)
+        server.stdin.close()  # until then it answers calls with the reason, and tries again
+        told += server.stderr.read()
         assert server.stdout.read() == ""
     assert server.returncode == 3
+    assert "not a database" in told
     assert "Traceback" not in told
 
 

@@ -23,6 +23,7 @@ MOST_CHARS = 90_000
 RESOURCE_CHARS = 200_000
 """The longest output that its resource carries whole."""
 _LEAST_TEXT = 64  # names of tasks are never longer
+_NAME_CHARS = 24
 _LEAST_PREVIEW = 20  # so that following `next` comes to an end
 _CURSOR_CHARS = 40  # by which one cursor may be longer than another
 
@@ -54,6 +55,7 @@ _DISPENSABLE = (
     "note",
     "error",
 )
+_DISPENSABLE_OF_ROWS = ("agent", "duration_s", "started_at", "ended_at", "actor", "details", "error", "attempts")
 _UNDER_WAY = {"failed": 0, "running": 1, "retrying": 2, "waiting": 3}
 
 
@@ -93,8 +95,12 @@ def _slim(answer: dict[str, Any], max_chars: int, rows: str = "") -> None:
         if name == "created_at" and "run_id" not in answer:  # the answer is a flow, which always has it
             continue
         answer.pop(name, None)
-    if not fits():
-        answer["name"] = _shorten(answer.get("name", ""), _LEAST_TEXT, 1)
+    name = answer.get("name")
+    if isinstance(name, str) and len(name) > _NAME_CHARS and not fits():
+        answer["name"] = name[: _NAME_CHARS - 3] + "..."
+    if ("output_truncated" in answer or "more_events" in answer) and not fits():  # there is another way to go on
+        answer.pop("has_output", None)
+        answer.pop("next", None)
 
 
 def put_text(
@@ -207,6 +213,12 @@ def _shorten(value: Any, text_chars: int, items: int, key: str = "") -> Any:
     return value
 
 
+def _drop(answer: dict[str, Any], name: str) -> None:
+    for rows in ("tasks", "events"):
+        for row in answer.get(rows) or ():
+            row.pop(name, None)
+
+
 def _shorten_answer(answer: dict[str, Any], text_chars: int, items: int) -> dict[str, Any]:
     """The answer with its long parts shortened, but for the call to make now and the way to the rest."""
     shorter = {
@@ -231,6 +243,10 @@ def bounded(answer: dict[str, Any], max_chars: int = MOST_CHARS) -> dict[str, An
         if len(compact(shorter)) <= max_chars:
             return shorter
         if items == 1:
+            shorter["truncated"] = "Long parts are cut or left out."
             _slim(shorter, max_chars)
+            for name in _DISPENSABLE_OF_ROWS:
+                if len(compact(shorter)) > max_chars:
+                    _drop(shorter, name)
             return shorter
         text_chars, items = max(_LEAST_TEXT, text_chars // 2), max(1, items // 2)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _NOTHING_MOVES = "no server runs on this database; nothing moves until one starts"
 
-_MOST_COUNTED = 1000
+_MOST_ROWS = 200
+"""Of one answer of the library."""
 
 
 def list_(
@@ -30,7 +31,7 @@ def list_(
     status: Annotated[str | None, typer.Option(help="Only those in this state (flows without a run are idle).")] = None,
     flow: Annotated[str | None, typer.Option(metavar="FLOW_ID", help="With --runs: only this flow's runs.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only flows with this tag.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Rows at most.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=_MOST_ROWS, help="Rows at most.")] = 20,
     page: Annotated[str | None, typer.Option(help="The next page, as the answer before named it.")] = None,
     db: Db = None,
     as_json: Json = False,
@@ -107,7 +108,7 @@ async def _runs_beside(service: FlowService, question: dict[str, Any]) -> str:
     """What to say where no flow is listed: that none matches, or that there are runs of flows that nobody saved."""
     if any(question[name] for name in ("status", "tag", "page")):
         return " match"
-    found = await service.list_runs(limit=_MOST_COUNTED)
+    found = await service.list_runs(limit=_MOST_ROWS)
     if not found.runs:
         return ""
     count = f"{len(found.runs)}{' or more' if found.next_page else ''} run{'s' if len(found.runs) > 1 else ''}"

@@ -3,7 +3,7 @@
 import io
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -13,25 +13,33 @@ from contexten_server.running import configure_logging
 BELOW = ("aiosqlite", "asyncio", "httpcore", "httpx", "httpx2", "mcp", "uvicorn")
 
 
+Begin = Callable[[FlowSettings], io.StringIO]
+
+
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """What is written to standard error, the root logger as at the start of a process."""
+def begin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
+    """Sets logging up as at the start of a process; answers what is written to standard error."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in BELOW}
-    root.handlers[:] = []
-    heard = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", heard)
-    yield heard
+    levels = {name: logging.getLogger(name).level for name in ("", *BELOW)}
+    handlers: list[logging.Handler] = []
+
+    def configure(settings: FlowSettings) -> io.StringIO:
+        handlers[:] = root.handlers
+        root.handlers[:] = []
+        heard = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", heard)
+        configure_logging(settings)
+        return heard
+
+    yield configure
     root.handlers[:] = handlers
-    root.setLevel(level)
-    for name, before in levels.items():
-        logging.getLogger(name).setLevel(before)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @pytest.mark.parametrize("name", BELOW)
-def test_libraries_tell_no_requests_even_at_debug(log: io.StringIO, name: str) -> None:
-    configure_logging(FlowSettings(log_level="DEBUG"))
+def test_libraries_tell_no_requests_even_at_debug(begin: Begin, name: str) -> None:
+    log = begin(FlowSettings(log_level="DEBUG"))
     logging.getLogger(name).info("HTTP Request: GET https://example.com/?key=swordfish")
     logging.getLogger(f"{name}.below").debug("send_request_headers")
     assert log.getvalue() == ""
@@ -39,17 +47,15 @@ def test_libraries_tell_no_requests_even_at_debug(log: io.StringIO, name: str) -
     assert "something is wrong" in log.getvalue()
 
 
-def test_their_warnings_are_silent_where_only_errors_are_wanted(log: io.StringIO) -> None:
-    configure_logging(FlowSettings(log_level="ERROR"))
+def test_their_warnings_are_silent_where_only_errors_are_wanted(begin: Begin) -> None:
+    log = begin(FlowSettings(log_level="ERROR"))
     logging.getLogger("mcp").warning("something is wrong")
     assert log.getvalue() == ""
 
 
-def test_secrets_are_masked_in_messages_arguments_and_tracebacks(
-    log: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_secrets_are_masked_in_messages_arguments_and_tracebacks(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_KEY", "swordfish-9931")
-    configure_logging(FlowSettings(log_level="DEBUG", secrets=(SecretGrant(name="API_KEY"),)))
+    log = begin(FlowSettings(log_level="DEBUG", secrets=(SecretGrant(name="API_KEY"),)))
     logger = logging.getLogger("contexten.test")
     logger.debug("asked with %s", "swordfish-9931")
     try:
