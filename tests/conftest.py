@@ -14,6 +14,14 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_settings_of_the_developer(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """Tests read no settings file from the user's configuration folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
 def _refuses_skips() -> bool:
     return os.environ.get("CONTEXTEN_REQUIRE_ALL") == "1"
 

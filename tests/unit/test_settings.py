@@ -130,7 +130,6 @@ GRANTS = {
     "allow_commands": 'allow_commands = ["sh"]',
     "allow_functions": 'allow_functions = ["os:system"]',
     "tokens": 'tokens = ["abc"]',
-    "database": 'database = "prepared.sqlite3"',
     "secrets": "[secrets.KEY]",
 }
 

@@ -95,9 +95,9 @@ def _slim(answer: dict[str, Any], max_chars: int, rows: str = "") -> None:
         if name == "created_at" and "run_id" not in answer:  # the answer is a flow, which always has it
             continue
         answer.pop(name, None)
-    name = answer.get("name")
-    if isinstance(name, str) and len(name) > _NAME_CHARS and not fits():
-        answer["name"] = name[: _NAME_CHARS - 3] + "..."
+    title = answer.get("name")
+    if isinstance(title, str) and len(title) > _NAME_CHARS and not fits():
+        answer["name"] = title[: _NAME_CHARS - 3] + "..."
     if ("output_truncated" in answer or "more_events" in answer) and not fits():  # there is another way to go on
         answer.pop("has_output", None)
         answer.pop("next", None)
@@ -186,7 +186,7 @@ def cut_tasks(answer: dict[str, Any], max_chars: int) -> None:
         "chars": len(compact(tasks)),
         "shown": len(tasks),
         "total": len(tasks),
-        "next": f"task=NAME gives one task, max_chars={MOST_CHARS} more of them; "
+        "next": f"task=NAME gives one, max_chars={MOST_CHARS} more, "
         f"flow://runs/{quote(str(answer['run_id']), safe='')} has all.",
     }
     room = max_chars - len(compact({**answer, "tasks": [], "output_truncated": cut}))

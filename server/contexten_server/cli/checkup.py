@@ -60,7 +60,7 @@ async def examine(db: Path | None, host: str, port: int) -> list[Finding]:
 
 def _wrong_settings(error: UsageProblem) -> Finding:
     wrong = [f"{issue.path.removeprefix('/')}: {issue.message}" for issue in error.issues]
-    return Finding(check="settings", level="problem", found="; ".join([error.message, *wrong]), advice=error.next or "")
+    return Finding(check="settings", level="problem", found="; ".join(wrong) or error.message, advice=error.next or "")
 
 
 def _sources() -> Iterator[Finding]:

@@ -33,9 +33,8 @@ CONFIG_FILE = "contexten-flow.toml"
 CONFIG_VARIABLE = "CONTEXTEN_FLOW_CONFIG"
 ENV_PREFIX = "CONTEXTEN_FLOW_"
 
-_TRUSTED_ONLY = frozenset({"database", "mcp_servers", "secrets", "tokens"})
-"""With every name that begins with allow_: what the working directory's file may not set. A database is among them
-because a server resumes the runs that it finds there, with all that its user has allowed."""
+_TRUSTED_ONLY = frozenset({"mcp_servers", "secrets", "tokens"})
+"""With every name that begins with allow_: what the working directory's file may not set."""
 
 _SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
