@@ -5,12 +5,15 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import anyio
 import psutil
 
 from .errors import Closing, FlowTimeout, IllegalMove
 from .executor import FlowExecutor
+from .service import FlowService
 from .settings import FlowSettings
 from .sharing import Facade
+from .states import RunState
 from .submission import check_timeout
 
 
@@ -81,20 +84,26 @@ class FlowOrchestrator(Facade):
         run = await service.execute_flow(
             flow_id=flow_id, workflow_def=workflow_def, name=name, inputs=inputs, priority=priority, framework=framework
         )
-        ended = await service.wait(run.run_id, timeout_s=timeout)
-        if ended.next_poll_s > 0:
-            if timeout is None:
-                raise Closing(f"The service closed while the run {run.run_id} was under way; it goes on later.")
-            with suppress(IllegalMove):  # it ended just now
-                await service.control(run.run_id, "cancel", reason=f"not done within {timeout:g} s")
-            ended = await service.wait(run.run_id, timeout_s=self.settings.cancel_grace_s + 5)
-            if ended.state != "completed":
-                raise FlowTimeout(
-                    f"The run {run.run_id} was not done within {timeout:g} s and was cancelled.",
-                    next=f"Allow more time, or look at it: get_flow_status({run.run_id!r}).",
-                )
+        await self._wait_for_end(service, run.run_id, timeout)
         with_output = await service.get_run(run.run_id, detail="output")
         return {"output": None, **with_output.data()}
+
+    async def _wait_for_end(self, service: FlowService, run_id: str, timeout: float | None) -> None:
+        """Wait for the end, a pause included, and cancel the run where it does not come in time."""
+        with anyio.move_on_after(timeout):
+            while not RunState((await service.wait(run_id)).state).is_terminal:
+                if not service.is_open:
+                    raise Closing(f"The service closed while the run {run_id} was under way; it goes on later.")
+                await service.wait(run_id, until="change")
+            return
+        with suppress(IllegalMove):  # it ended just now
+            await service.control(run_id, "cancel", reason=f"not done within {timeout:g} s")
+        ended = await service.wait(run_id, timeout_s=self.settings.cancel_grace_s + 5)
+        if ended.state == RunState.CANCELLED or not RunState(ended.state).is_terminal:
+            raise FlowTimeout(
+                f"The run {run_id} was not done within {timeout:g} s and was cancelled.",
+                next=f"Allow more time, or look at it: get_flow_status({run_id!r}).",
+            )
 
     async def get_orchestrator_status(self) -> dict[str, Any]:
         """`status` ("running" or "stopped") and `resource_usage`. Answers before `start()` too."""

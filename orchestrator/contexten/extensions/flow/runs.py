@@ -6,7 +6,6 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -72,13 +71,23 @@ class Runs:
     # Submitting
     async def execute(self, request: RunRequest, actor: Actor) -> RunView:
         """Record a run and answer at once."""
-        run, plan = await self._prepare(request, actor)
-        submitted = await self._submit(run, plan)
-        return await self._submitted(run, submitted)
+        while True:
+            run, plan = await self._prepare(request, actor)
+            try:
+                return await self._submitted(run, await self._submit(run, plan))
+            except Refused:  # a new version was saved meanwhile: check everything against that
+                self._flows.forget(run.flow_id)
 
     async def run(self, request: RunRequest, actor: Actor) -> RunView:
         """Record a run, wait for its end, and answer it with its output."""
-        run, plan = await self._prepare(request, actor)
+        while True:
+            run, plan = await self._prepare(request, actor)
+            try:
+                return await self._run(run, plan)
+            except Refused:  # as above
+                self._flows.forget(run.flow_id)
+
+    async def _run(self, run: NewRun, plan: Plan) -> RunView:
         with self._watchers.watch(run.run_id, end_only=True) as watch:
             submitted = await self._submit(run, plan)
             if submitted.is_existing:
@@ -91,7 +100,8 @@ class Runs:
             return self._answers.ended_run_view(
                 run, end, place, started_at=execution.claimed.started_at, completed=execution.tasks.completed
             )
-        return await self.get(submitted.run_id, detail="output")
+        view = await self.get(submitted.run_id, detail="output")
+        return view.model_copy(update={"existing": True}) if submitted.is_existing else view
 
     async def _prepare(self, request: RunRequest, actor: Actor) -> tuple[NewRun, Plan]:
         flow_id, workflow_def, version = request.get("flow_id"), request.get("workflow_def"), request.get("version")
@@ -124,18 +134,13 @@ class Runs:
         return run, flow.plan
 
     async def _submit(self, run: NewRun, plan: Plan) -> Submitted:
-        """Record a run, and start it at once where that is possible."""
-        try:
-            if self.conductor is None:
-                return await self._store.write(partial(_submit, run))
-            future: asyncio.Future[Submitted] = asyncio.get_running_loop().create_future()
-            self.conductor.submit(run, plan, partial(settle_future, future))
-            return await future
-        except Refused:  # another process saved a new version meanwhile
-            self._flows.forget(run.flow_id)
-            flow = await self._flows.saved(run.flow_id, None)
-            renewed = replace(run, version=flow.version, name=flow.name, total=len(flow.plan.tasks), is_latest=False)
-            return await self._submit(renewed, flow.plan)
+        """Record a run, and start it at once where that is possible. Raises Refused where the flow has a newer
+        version."""
+        if self.conductor is None:
+            return await self._store.write(partial(_submit, run))
+        future: asyncio.Future[Submitted] = asyncio.get_running_loop().create_future()
+        self.conductor.submit(run, plan, partial(settle_future, future))
+        return await future
 
     async def _submitted(self, run: NewRun, submitted: Submitted) -> RunView:
         if not submitted.is_existing:

@@ -61,7 +61,7 @@ class Scheduling:
             )
         before = self.state
         chosen = self.strategy if strategy is None else self._named(strategy)
-        limit = self.max_concurrent_flows if max_concurrent_flows is None else _limit(max_concurrent_flows)
+        limit = self.max_concurrent_flows if max_concurrent_flows is None else check_limit(max_concurrent_flows)
         change = partial(
             _change,
             chosen=None if strategy is None else chosen,
@@ -75,7 +75,8 @@ class Scheduling:
         return StrategyChange(before=before, after=self.state, effect=_effect(before, self.state, queued))
 
 
-def _limit(value: object) -> int:
+def check_limit(value: object) -> int:
+    """The limit, if it is one. Raises InvalidArguments."""
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_CONCURRENT:
         return value
     raise InvalidArguments(

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from .agents.python_agent import adapt_agents
 from .recovery.retry import RetryPolicy
+from .scheduling import check_limit
 from .service import FlowService
 from .settings import FlowSettings
 from .strategies import strategy_named
@@ -115,7 +116,7 @@ class Facade:
         self.settings = settings or FlowSettings()
         self._agents = agents
         self._default_retry = default_retry
-        self._max_concurrent_flows = max_concurrent_flows
+        self._max_concurrent_flows = None if max_concurrent_flows is None else check_limit(max_concurrent_flows)
         self._strategy: str | None = None
         if strategy is not None:
             self._strategy = strategy_named(strategy, aging_interval_s=self.settings.aging_interval_s).name
@@ -133,7 +134,11 @@ class Facade:
             if self._core is None:
                 core = await _acquire(self.settings, self._agents, self._default_retry)
                 if self._strategy is not None or self._max_concurrent_flows is not None:
-                    await core.service.set_strategy(self._strategy, max_concurrent_flows=self._max_concurrent_flows)
+                    try:
+                        await core.service.set_strategy(self._strategy, max_concurrent_flows=self._max_concurrent_flows)
+                    except BaseException:
+                        await _release(core)
+                        raise
                 self._core = core
             return self._core.service
 

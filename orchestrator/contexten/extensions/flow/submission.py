@@ -89,7 +89,7 @@ def new_run(
         timeout_s=timeout_s,
         idempotency_key=idempotency_key,
         request_digest=hashlib.sha256(content.encode()).hexdigest() if idempotency_key is not None else None,
-        is_latest=request.get("version") is None,
+        is_latest=request.get("version") is None and request.get("workflow_def") is None,
         actor=str(actor),
     )
 

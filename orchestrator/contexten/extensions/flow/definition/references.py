@@ -154,7 +154,7 @@ class References:
         if root == "tasks":
             self._task_path(path, expression, reached, node, is_bare=place in ("when", "for_each"))
         elif root == "secrets":
-            self._secret_path(path, expression, reached[1], place)
+            self._secret_path(path, expression, reached[1], node, place)
         elif root in ("item", "index"):
             if node is None or node.task.for_each is None:
                 self._error(path, expression, f"{root} is in scope only in the parameters of a task with for_each")
@@ -217,9 +217,13 @@ class References:
                 patch=self._rewrite(path, changed),
             )
 
-    def _secret_path(self, path: str, expression: Expression, name: str, place: str) -> None:
+    def _secret_path(self, path: str, expression: Expression, name: str, node: TaskNode | None, place: str) -> None:
         if place != "parameters":
             self._error(path, expression, f"secrets can be used in parameters only, not in {place}")
+        elif node is not None and node.task.type in ("wait", "flow"):  # their parameters are recorded
+            self._error(
+                path, expression, f"secrets go to tools and agents only, not to a task of type {node.task.type}"
+            )
         elif name not in self._catalog.secrets:
             near = self._findings.guesser.nearest(name, sorted(self._catalog.secrets))
             hint = f"; did you mean {near!r}?" if near else "; secrets are named in the server's settings"

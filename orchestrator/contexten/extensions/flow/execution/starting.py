@@ -305,7 +305,7 @@ class Starter:
             try:
                 at = datetime.fromisoformat(until)
             except ValueError as error:
-                raise AttemptError(f"until is not an ISO 8601 time: {until[:100]!r}", kind="invalid") from error
+                raise AttemptError("until is not an ISO 8601 time", kind="invalid") from error
             if at.tzinfo is None:
                 raise AttemptError("until has no time zone; end it with Z or an offset", kind="invalid")
             due = (at - datetime.fromtimestamp(0, UTC)).total_seconds()
@@ -334,6 +334,9 @@ class Starter:
             message = SubflowReady(unit, flow_id, None, problem=error.message)
         except FlowError as error:
             message = SubflowReady(unit, flow_id, None, problem=error.message)
+        except Exception as error:  # whatever it is, the task must not wait for ever
+            logger.exception("a sub-flow could not be prepared", extra={"run_id": run.run_id})
+            message = SubflowReady(unit, flow_id, None, problem=f"it could not be prepared: {type(error).__name__}")
         run.post(message)
 
     def start_subflow(self, message: SubflowReady, draft: Draft) -> None:

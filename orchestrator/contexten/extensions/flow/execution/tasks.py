@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ..definition import NotJson, Plan, Scope, check_json
@@ -141,6 +142,7 @@ class RunTasks:
     def fail(self, unit: Unit, failure: Failed, draft: Draft, *, final: bool = False) -> None:
         """Record a failed try: the unit is tried again, or has failed."""
         row = unit.row
+        failure = replace(failure, message=self._host.vault.mask(failure.message))
         tries = row.attempts - row.interruptions
         policy = self._policy(unit)
         decision = policy.decide(failure.kind, tries, self._host.clock.random)
@@ -227,7 +229,9 @@ class RunTasks:
             return check_json(value, max_bytes=limit)
         stages = [stage for stage in self._plan.stages if stage.tasks]
         names = stages[-1].tasks if stages else ()
-        rows = ((name, self.units[name].row.output) for name in names)
+        rows = [(name, self.units[name].row.output) for name in names]
+        if sum(stored.size for _, stored in rows if stored is not None) > limit:
+            raise AttemptError("the outputs of its last stage together are too large; give the flow an output")
         return "{" + ",".join(f'"{name}":{stored.text if stored else "null"}' for name, stored in rows) + "}"
 
     def cancel(self, draft: Draft, end: End) -> End:

@@ -147,23 +147,21 @@ class Store:
             self._reader.row_factory = sqlite3.Row
             await self._reader.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
             await self._reader.execute("PRAGMA query_only = 1")
+            assert self._write_lock is not None  # noqa: S101 - _connect made it
+            self._writer = Writer(
+                connection,
+                self._write_lock,
+                schema_level=SCHEMA_LEVEL,
+                deliver=self._loop.call_soon_threadsafe,
+                on_commit=self.on_commit,
+            )
+            self._writer.start()
         except sqlite3.Error as error:
             await self.close()
             raise translate(error) from error
         except BaseException:
             await self.close()
             raise
-        assert self._write_lock is not None  # noqa: S101 - _connect made it
-        loop = self._loop
-        self._writer = Writer(
-            connection,
-            self._write_lock,
-            wal=Path(f"{self.path}-wal"),
-            schema_level=SCHEMA_LEVEL,
-            deliver=loop.call_soon_threadsafe,
-            on_commit=self.on_commit,
-        )
-        self._writer.start()
 
     def _connect(self) -> sqlite3.Connection:
         if _file_system(self.path.parent) in _NETWORK_FILE_SYSTEMS:
@@ -191,6 +189,7 @@ class Store:
             )
         self._write_lock = FileLock(Path(f"{self.path}.lock"))
         self._write_lock.acquire(LOCK_TIMEOUT_S)
+        is_new = not self.path.exists() or not self.path.stat().st_size
         try:
             connection = sqlite3.connect(
                 self.path, isolation_level=None, check_same_thread=False, cached_statements=256
@@ -198,7 +197,8 @@ class Store:
             try:
                 connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
                 schema_level(connection)  # before anything is changed
-                self.path.chmod(0o600)
+                if is_new:
+                    self.path.chmod(0o600)
                 connection.execute("PRAGMA journal_mode = WAL").fetchall()
                 full = self._durability == "power"
                 connection.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")

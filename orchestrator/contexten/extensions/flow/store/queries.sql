@@ -120,7 +120,7 @@ SELECT run_id, flow_id FROM runs WHERE state = 'waiting' AND parent_run_id IS NU
 SELECT min(wake_at) FROM runs WHERE state = 'waiting' AND parent_run_id IS NULL
 
 -- name: schedule_run
-UPDATE runs SET state = 'scheduled', reason = NULL, cursor = ?, paused_s = paused_s + CASE WHEN paused_at IS NULL THEN 0 ELSE ? - paused_at END,
+UPDATE runs SET state = 'scheduled', reason = NULL, cursor = ?, paused_s = paused_s + CASE WHEN paused_at IS NULL OR started_at IS NULL THEN 0 ELSE ? - paused_at END,
     paused_at = NULL
 WHERE run_id = ? AND state IN ('waiting', 'paused')
 

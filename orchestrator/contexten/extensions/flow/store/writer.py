@@ -12,8 +12,8 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import FlowError, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreReadOnly, StoreTooNew
@@ -144,6 +144,19 @@ def translate(error: sqlite3.Error) -> StoreError:
     return StoreError(f"The database refused a change: {type(error).__name__}.")
 
 
+def _is_of_the_database(error: Exception) -> bool:
+    """Whether an error says something of the file or the disk, rather than of the change that met it."""
+    of_the_change = sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.DataError
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, of_the_change)
+
+
+def _refusal(error: Exception) -> Exception:
+    """A broken constraint is a guard that did not hold."""
+    return (
+        Refused(f"the change met rows that it did not expect: {error}") if isinstance(error, sqlite3.Error) else error
+    )
+
+
 class Writer:
     """The write thread. `submit` from one thread (the event loop's); results arrive through `deliver`."""
 
@@ -152,7 +165,6 @@ class Writer:
         connection: sqlite3.Connection,
         lock: FileLock,
         *,
-        wal: Path,
         schema_level: int,
         deliver: Callable[[Callable[[], None]], object],
         on_commit: Callable[[Committed], None],
@@ -160,7 +172,6 @@ class Writer:
         """`deliver` runs a function on the submitting thread; `on_commit` is called there before results settle."""
         self._connection = connection
         self._lock = lock
-        self._wal = wal
         self._schema_level = schema_level
         self._deliver = deliver
         self._on_commit = on_commit
@@ -224,7 +235,12 @@ class Writer:
             results = [(pending, None, failure) for pending in group]
         except FlowError as error:
             results = [(pending, None, error) for pending in group]
-        self._deliver(lambda: self._settle(committed, results))
+        except Exception:  # the thread must live: everybody waits for it
+            logger.exception("a group of %d changes failed", len(group))
+            lost = StoreError("The database could not be written.", next="The server's log says why.")
+            results = [(pending, None, lost) for pending in group]
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+            self._deliver(lambda: self._settle(committed, results))
         if committed is not None and self._journal_is_long():
             self._checkpoint("PASSIVE")
 
@@ -276,9 +292,9 @@ class Writer:
             for together, members in alike.items():
                 answers = together(transaction, [pending.change for pending in members])
                 results.extend((pending, answer, None) for pending, answer in zip(members, answers, strict=True))
-        except sqlite3.OperationalError:
-            raise
         except Exception as error:
+            if _is_of_the_database(error):
+                raise
             raise _Refusal from error
 
     @staticmethod
@@ -288,16 +304,16 @@ class Writer:
             transaction.execute("SAVEPOINT change")
             try:
                 result = pending.change(transaction)
-            except sqlite3.OperationalError:
-                raise  # the database, not the change: the whole group fails
             except Exception as error:  # a refusal, or a defect of the change: it fails alone
+                if _is_of_the_database(error):
+                    raise  # not the change: the whole group fails
                 if not isinstance(error, Refused | FlowError):
                     logger.exception("a change of the database failed")
                 transaction.execute("ROLLBACK TO change")
                 transaction.execute("RELEASE change")
                 del transaction.events[mark:]
                 transaction.seq = seq
-                results.append((pending, None, error))
+                results.append((pending, None, _refusal(error)))
             else:
                 transaction.execute("RELEASE change")
                 results.append((pending, result, None))
