@@ -62,7 +62,8 @@ def test_lines_stay_in_text_and_not_in_names() -> None:
     assert json_text("\u202e") == '"\\u202e"'
 
 
-def test_colours_of_our_own_stay_and_markup_of_others_is_text() -> None:
+def test_colours_of_our_own_stay_and_markup_of_others_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
     stream = io.StringIO()
     screen = Screen()
     screen.__dict__["err"] = type(screen.err)(

@@ -176,10 +176,10 @@ class Runs:
             more["tasks"] = [view for view in tasks if task is None or view.name == task]
         elif detail == "events":
             events = await self._answers.events(run_id, after, limit + 1)
+            row = await self._answers.row(run_id)  # as in `_changed`
             more["more_events"] = True if len(events) > limit else None
             more["events"] = [event for event in events[:limit] if task is None or event.task == task]
-            if events[:limit]:  # they may be newer than the row
-                more["cursor"] = events[:limit][-1].cursor
+            more["cursor"] = events[:limit][-1].cursor if events else self._answers.cursor(after)
         elif detail == "output":
             more["output"] = await self._output(row, run_id, task, plan)
         elif detail == "definition":
@@ -237,13 +237,12 @@ class Runs:
         return until == "change" and int(row["cursor"]) > after
 
     async def _changed(self, run_id: str, after: int, *, reset: bool) -> RunView:
-        view = await self.get(run_id)
         events = await self._answers.events(run_id, after, MAX_PAGE + 1)
+        view = await self.get(run_id)  # after the events: a state may be ahead of the cursor, never behind it
         update: dict[str, Any] = {"events": events[:MAX_PAGE], "reset": True if reset else None}
         if len(events) > MAX_PAGE:
             update["more_events"] = True
-        if events:  # they may be newer than the row
-            update["cursor"] = events[:MAX_PAGE][-1].cursor
+        update["cursor"] = events[:MAX_PAGE][-1].cursor if events else self._answers.cursor(after)
         return view.model_copy(update=update)
 
     async def task_output(self, run_id: str, task: str) -> str:
