@@ -30,7 +30,7 @@ a loop.
 5. Repair: explain_flow(run_id), then update_flow and control_flow(action="retry", version=N); completed work is \
 kept.
 
-Every answer and every error has `next`, the call to make now, where one suggests itself."""
+Answers and errors carry `next`, the call to make now, where one suggests itself."""
 
 
 def program_version() -> str:

@@ -5,7 +5,7 @@ working directory (or the file that `CONTEXTEN_FLOW_CONFIG` names instead), `CON
 explicit arguments. Lists are comma-separated in the environment. Defaults are the safe ones.
 
 The working directory may be a folder of somebody else's, such as a cloned repository. So its file, unless
-`CONTEXTEN_FLOW_CONFIG` names it, may not say what flows may reach nor which database is driven.
+`CONTEXTEN_FLOW_CONFIG` names it, may not say what flows may reach, nor who may call.
 """
 
 from __future__ import annotations

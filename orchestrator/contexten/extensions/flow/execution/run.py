@@ -281,7 +281,7 @@ class RunExecution:
         for effect in draft.effects:
             effect()
         self._in_flight = False  # not before: an effect may poke this run while others are still to come
-        if move.to is not None and result is not REQUEST_PENDING:
+        if move.to is not None and result != REQUEST_PENDING:
             if move.to.is_terminal:
                 self.ended = (move, int(result))
             self._leave(move)

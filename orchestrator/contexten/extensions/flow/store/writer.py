@@ -181,8 +181,8 @@ class Writer:
         self.groups = 0
         """Commits so far; written by the write thread only."""
         self.changes = 0
-        self._folded = self._folded_groups = 0
         """Changes committed so far; written by the write thread only."""
+        self._folded = self._folded_groups = 0
 
     def start(self) -> None:
         """Start the thread."""
