@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -136,7 +138,7 @@ def context() -> AttemptContext:
 
 @pytest.fixture
 def make_call() -> Callable[..., TaskCall]:
-    def make(*tools: str, secret_names: frozenset[str] = frozenset(), **parameters: Any) -> TaskCall:
+    def make(*tools: str, secrets: Mapping[str, frozenset[str]] | None = None, **parameters: Any) -> TaskCall:
         return TaskCall(
             name="task",
             type="tool",
@@ -145,23 +147,31 @@ def make_call() -> Callable[..., TaskCall]:
             parameters=parameters,
             complexity=1,
             preferred_agent_type=None,
-            secret_names=secret_names,
+            secrets=secrets or {},
         )
 
     return make
+
+
+def _held(value: Any, names: frozenset[str]) -> frozenset[str]:
+    text = json.dumps(value, ensure_ascii=False)
+    return frozenset(name for name in names if json.dumps(os.environ[name], ensure_ascii=False)[1:-1] in text)
 
 
 @pytest.fixture
 async def run_tools(
     context: AttemptContext, make_call: Callable[..., TaskCall]
 ) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
-    """Runs tools with parameters; the keyword `settings` takes settings, `resolver` a resolver for http_client."""
+    """Runs tools with parameters. `secret_names` are the secrets that those parameters name in which their values
+    stand, `secrets` says it for each parameter; the keyword `settings` takes settings, `resolver` a resolver for
+    http_client."""
     agents: dict[str, BuiltinToolAgent] = {}
 
     async def run(
         *tools: str,
         settings: dict[str, Any] | None = None,
         secret_names: frozenset[str] = frozenset(),
+        secrets: Mapping[str, frozenset[str]] | None = None,
         resolver: Any = None,
         **parameters: Any,
     ) -> Any:
@@ -172,7 +182,9 @@ async def run_tools(
             if resolver is not None:
                 offered["http_client"] = HttpClient(made, resolver=resolver)
             agents[key] = BuiltinToolAgent(made, SystemClock(), SecretVault(made), tools=offered)
-        return await agents[key].run(make_call(*tools, secret_names=secret_names, **parameters), context)
+        if secrets is None:
+            secrets = {name: names for name, value in parameters.items() if (names := _held(value, secret_names))}
+        return await agents[key].run(make_call(*tools, secrets=secrets, **parameters), context)
 
     yield run
     for agent in agents.values():

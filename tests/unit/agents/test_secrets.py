@@ -200,12 +200,51 @@ async def test_a_tool_that_is_not_granted_a_secret_does_not_get_it(run_tools: Ru
 
 
 @pytest.mark.anyio
-async def test_a_secret_changed_by_an_expression_counts_for_every_tool_with_parameters(
-    run_tools: Run, token: str, tmp_path: Any
+async def test_a_tool_whose_parameter_names_a_secret_needs_the_grant_whatever_became_of_the_value(
+    run_tools: Run, web: Any, token: str, tmp_path: Any
 ) -> None:
-    settings = {"secrets": ["TOKEN@tool:shell"], "allow_paths": (tmp_path,)}
-    call = run_tools("file_writer", settings=settings, secret_names=frozenset({"TOKEN"}), path="x", content=token[::-1])
-    await refusal(call)
+    """Where another tool of the pipeline gets it plain, too."""
+    names = frozenset({"TOKEN"})
+    settings = {"secrets": [f"TOKEN@{web.host}"], "allow_hosts": (web.host,), "allow_paths": (tmp_path,)}
+    call = run_tools(
+        "http_client",
+        "file_writer",
+        settings=settings,
+        secrets={"headers": names, "content": names},
+        url=web.on("/"),
+        headers={"X-Secret": token},
+        path="x",
+        content=token[::-1],
+    )
+    assert "file_writer" in await refusal(call)
+    assert web.requests == []
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.anyio
+async def test_a_secret_that_comes_back_goes_to_no_further_tool(run_tools: Run, web: Any, token: str) -> None:
+    web.on("/", body=json.dumps({"echo": token}).encode(), headers={"Content-Type": "application/json"})
+    output = await run_tools(
+        "http_client",
+        "data_processor",
+        settings={"secrets": [f"TOKEN@{web.host}"], "allow_hosts": (web.host,)},
+        secret_names=frozenset({"TOKEN"}),
+        url=web.url,
+        headers={"X-Secret": token},
+        query="reverse(echo)",
+    )
+    assert output == "[secret:TOKEN]"[::-1]
+
+
+def test_a_secret_of_digits_is_masked_in_numbers_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIN", "12345678")
+    vault = SecretVault(FlowSettings(secrets=["PIN"]))
+    assert vault.mask({"pin": 12345678, "n": 1, "yes": True, "x": [1.5]}) == {
+        "pin": "[secret:PIN]",
+        "n": 1,
+        "yes": True,
+        "x": [1.5],
+    }
 
 
 @pytest.mark.anyio
@@ -252,7 +291,8 @@ async def test_a_redirect_takes_no_secret_to_another_host(
     assert "x-secret" not in other.requests[0]["headers"]
     assert other.requests[0]["headers"]["x-b"] == "b"
     for body in ({"json": {"key": token}}, {"body": token[::-1]}):
-        call = run_tools("http_client", settings=settings, secret_names=names, url=url, method="POST", **body)
+        secrets = dict.fromkeys(body, names)
+        call = run_tools("http_client", settings=settings, secrets=secrets, url=url, method="POST", **body)
         assert "another host" in await refusal(call)
     echo = web.on("/echo", 302, headers={"Location": f"{other.url}/end?key={token}"})
     call = run_tools("http_client", settings=settings, secret_names=names, url=echo, headers={"X-Secret": token})

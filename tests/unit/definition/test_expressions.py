@@ -135,9 +135,40 @@ def test_only_the_tasks_and_secrets_that_are_named_are_asked_for() -> None:
 
 def test_an_error_over_a_secret_says_nothing_of_it() -> None:
     with pytest.raises(ExpressionError) as caught:
-        value("inputs[secrets.KEY]")
+        value("secrets.KEY + 1")
     assert "value of KEY" not in caught.value.message
     assert "withheld" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "join(split(secrets.KEY, ''), '-')",
+        "secrets.KEY.startsWith('a')",
+        "secrets.KEY == 'a' ? 'yes' : 'no'",
+        "size(secrets.KEY)",
+        "int(secrets.KEY)",
+        "inputs[secrets.KEY]",
+        "[secrets.KEY].map(x, x.size())",
+        "'Bearer ' + string(bytes(secrets.KEY))",
+    ],
+)
+def test_a_secret_that_would_be_changed_where_no_mask_knows_it_is_refused(source: str) -> None:
+    with pytest.raises(ExpressionProblem, match="joined to text"):
+        compile_expression(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "secrets.KEY",
+        "'Bearer ' + secrets.KEY",
+        "inputs.live ? secrets.KEY : secrets.OTHER + '!'",
+        "{'a': [secrets.KEY], 'n': size(inputs.x)}",
+    ],
+)
+def test_a_secret_may_be_joined_to_text_and_chosen(source: str) -> None:
+    assert compile_expression(source).uses_secrets
 
 
 @pytest.mark.parametrize(
@@ -201,6 +232,6 @@ def test_other_places_bring_their_own_names() -> None:
 
 def test_an_item_and_its_index_are_in_an_items_scope_only() -> None:
     template = compile_template("{{ item.id }}:{{ index }}")
-    assert template.render(scope().for_item({"id": 7}, 2)) == "7:2"
+    assert template.render(scope().with_values(item={"id": 7}, index=2)) == "7:2"
     with pytest.raises(ExpressionError, match="item is not in scope"):
         template.render(scope())

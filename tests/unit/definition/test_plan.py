@@ -77,7 +77,7 @@ def test_compiled_parts_render(plan: Plan) -> None:
     node = plan.tasks["b"]
     assert node.for_each is not None
     assert node.for_each.render(scope) == [5]
-    assert node.parameters.render(scope.for_item(5, 0)) == {"y": "5 s"}
+    assert node.parameters.render(scope.with_values(item=5, index=0)) == {"y": "5 s"}
     assert plan.output is not None
     assert plan.output.render(scope) == {"sum": [5]}
     assert plan.tasks["a"].parameters.is_constant

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contexten.extensions.flow.definition import (
     Catalog,
@@ -14,6 +17,8 @@ from contexten.extensions.flow.definition import (
     json_schema,
     misfits,
 )
+from contexten.extensions.flow.definition.findings import Steps
+from contexten.extensions.flow.definition.schemashape import ShapeWalk
 from contexten.extensions.flow.errors import InvalidArguments
 
 
@@ -40,6 +45,70 @@ def test_a_schema_that_is_none_or_leads_outside_is_refused(schema: Any, path: st
     ]
     inputs = check({**flow(), "inputs": schema}, catalog).issues
     assert [issue.path for issue in inputs] == [f"/inputs{path}"]
+
+
+def test_a_reference_to_what_is_no_schema_is_refused_and_one_to_an_unknown_field_is_followed(catalog: Catalog) -> None:
+    (issue,) = check(flow(output_schema={"$ref": "#/x", "x": 5}), catalog).issues
+    assert issue.path == "/stages/0/tasks/0/output_schema/$ref"
+    (issue,) = check(flow(output_schema={"$ref": "#/x", "x": {"type": "strin"}}), catalog).issues
+    assert "one of array" in issue.message
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 3) | st.sampled_from([0.5, 1.0, "string", "null", "a", "#", "_x", ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "type", "b"]), inner, max_size=3),
+    max_leaves=4,
+)
+KEYWORDS = st.sampled_from([*sorted(jsonschema.Draft202012Validator.VALIDATORS), "$id", "$anchor", "$defs", "title"])
+SCHEMAS = st.recursive(
+    VALUES | st.dictionaries(KEYWORDS, VALUES, max_size=2),
+    lambda inner: st.dictionaries(
+        KEYWORDS, inner | st.lists(inner, max_size=2) | st.dictionaries(st.just("p"), inner), max_size=3
+    ),
+    max_leaves=8,
+)
+
+
+@given(SCHEMAS)
+def test_the_shape_that_is_accepted_is_that_of_the_meta_schema(schema: Any) -> None:
+    flaws = [found for found in ShapeWalk(10_000).walk(schema, "") if found.kind == "flaw"]
+    assert (not flaws) is jsonschema.Draft202012Validator(jsonschema.Draft202012Validator.META_SCHEMA).is_valid(schema)
+
+
+@pytest.mark.parametrize(
+    ("unit", "size"),
+    [
+        (lambda n: {"allOf": [{}] * n}, 10_000),
+        (lambda n: {"allOf": [{"$ref": "#"}] * n}, 10_000),
+        (lambda n: {"properties": {f"p{i}": {"$ref": f"#/properties/p{i - 1}"} for i in range(1, n)}}, 10_002),
+    ],
+)
+def test_schemas_with_more_parts_than_can_be_checked_in_time_are_refused(
+    unit: Callable[[int], Any], size: int, catalog: Catalog
+) -> None:
+    issues = check({**flow(), "inputs": unit(size)}, catalog).issues
+    assert ("too_large", "/inputs") in [(issue.code, issue.path) for issue in issues]
+
+
+def test_the_bound_on_parts_holds_for_all_schemas_of_a_definition(catalog: Catalog) -> None:
+    tasks = [{"name": f"t{n}", "output_schema": {"allOf": [{}] * 99}} for n in range(101)]
+    issues = check({"stages": [{"name": "s", "tasks": tasks}]}, catalog).issues
+    assert [(issue.code, issue.path) for issue in issues] == [("too_large", "/stages/0/tasks/100/output_schema")]
+
+
+def test_patterns_that_take_long_to_compile_are_refused(catalog: Catalog) -> None:
+    schema = {"allOf": [{"pattern": f"(\\pL{{1,9}}){{9}}{n}"} for n in range(200)]}
+    assert "too_large" in [issue.code for issue in check({**flow(), "inputs": schema}, catalog).issues]
+    assert (
+        check({**flow(), "inputs": {"pattern": r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"}}, catalog).issues == ()
+    )
+
+
+def test_inputs_of_a_sub_flow_are_checked_in_bounded_steps() -> None:
+    schema = {"items": {"allOf": [{"type": "integer"}] * 100}}
+    assert misfits(schema, list(range(50)), steps=Steps(50_000)) == ()
+    (issue,) = misfits(schema, list(range(10_000)), steps=Steps(50_000))
+    assert "too many steps" in issue.message
 
 
 def test_references_inside_a_schema_are_fine(catalog: Catalog) -> None:

@@ -12,6 +12,7 @@ from contexten.extensions.flow.definition import (
     compile_template,
     has_template,
 )
+from contexten.extensions.flow.definition.templates import TemplateProblems
 
 SCOPE = Scope(
     inputs={"n": 3, "who": "Ada", "list": [1, 2], "nothing": None, "long": "x" * 6_000_000},
@@ -84,7 +85,7 @@ def test_braces_that_are_not_closed_are_a_problem_with_a_place(text: str) -> Non
 
 
 def test_every_problem_is_collected_and_the_rest_compiled() -> None:
-    problems: list[TemplateProblem] = []
+    problems = TemplateProblems()
     template = compile_template({"a": "{{ 1 + }} {{ nope }} {{ tasks.t.output }}", "b": "{{"}, "/parameters", problems)
     assert [problem.path for problem in problems] == ["/parameters/a", "/parameters/a", "/parameters/b"]
     assert template.tasks() == {"t"}
@@ -109,6 +110,7 @@ def test_a_string_larger_than_an_output_is_refused() -> None:
 def test_secrets_and_tasks_of_a_tree_are_known() -> None:
     template = compile_template({"a": "{{ secrets.A }} {{ tasks.x.output }}", "b": ["{{ tasks.y.state }}"]})
     assert template.secrets() == {"A"}
+    assert template.secrets_by_field() == {"a": {"A"}}
     assert template.tasks() == {"x", "y"}
 
 

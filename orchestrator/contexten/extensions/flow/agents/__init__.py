@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contexten.extensions.flow.agents.protocol import Agent, AttemptContext, Json, TaskCall
-from contexten.extensions.flow.agents.python_agent import PythonAgent, adapt_agents
-from contexten.extensions.flow.agents.registry import AgentRegistry
-from contexten.extensions.flow.agents.secrets import SecretVault
-from contexten.extensions.flow.agents.tool_agent import BuiltinToolAgent
+from .protocol import Agent, AttemptContext, Json, TaskCall
+from .python_agent import PythonAgent, adapt_agents
+from .registry import AgentRegistry
+from .secrets import SecretVault
+from .tool_agent import BuiltinToolAgent
 
 __all__ = [
     "Agent",

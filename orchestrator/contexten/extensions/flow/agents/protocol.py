@@ -25,8 +25,8 @@ class TaskCall:
     complexity: float
     preferred_agent_type: str | None
     output_schema: dict[str, Json] | bool | None = None
-    secret_names: frozenset[str] = frozenset()
-    """The secrets that the parameters were rendered with."""
+    secrets: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """For each parameter that was rendered with secrets, their names."""
 
     def __getitem__(self, key: str) -> Any:
         try:
@@ -54,6 +54,8 @@ class AttemptContext:
     context: Mapping[str, Json]
     item_index: int | None = None
     timeout_s: float | None = None
+    tool: str | None = None
+    """The tool at work, where the agent tells: what a failure speaks against."""
     log_sink: Callable[[str, str], None] = field(default=lambda level, message: None, repr=False)
     """Called as (level, message); what the orchestrator writes to the journal as `task.log`."""
 
@@ -66,7 +68,7 @@ class AttemptContext:
 class Agent(Protocol):
     """What executes tasks.
 
-    Optional besides: `async reinitialize()`, called before an attempt after an agent's failure, and
+    Optional besides: `async reinitialize()`, called after an agent_failure where no other agent is able, and
     `async aclose()`, called when the service closes.
     """
 

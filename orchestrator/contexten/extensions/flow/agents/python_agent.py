@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from contexten.extensions.flow.agents.protocol import AttemptContext, Json, TaskCall
+from .protocol import AttemptContext, Json, TaskCall
 
 _DEFAULT_TYPE = "python"
 _EXPECTED = (

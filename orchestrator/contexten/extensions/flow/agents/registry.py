@@ -6,13 +6,14 @@ One event loop owns a registry; nothing in it blocks or awaits but closing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
-from contexten.extensions.flow.agents.protocol import Agent
-from contexten.extensions.flow.agents.python_agent import adapt_agents
-from contexten.extensions.flow.agents.tool_agent import BuiltinToolAgent
-from contexten.extensions.flow.definition.catalog import AgentSpec, ToolSpec
+from ..definition.catalog import AgentSpec, ToolSpec
+from ..strategies import AgentLoad, least_loaded
+from .protocol import Agent
+from .python_agent import adapt_agents
+from .tool_agent import BuiltinToolAgent
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +34,14 @@ class Demand(Protocol):
 class _Entry:
     """An agent and its load."""
 
-    __slots__ = ("agent", "capacity", "is_builtin", "outstanding", "running", "tools")
+    __slots__ = ("agent", "capacity", "is_builtin", "limit", "outstanding", "running", "tools")
 
     def __init__(self, agent: Agent, *, is_builtin: bool) -> None:
         self.agent = agent
         self.is_builtin = is_builtin
         self.capacity = agent.capacity
+        self.limit = agent.capacity
+        """Places now: fewer than `capacity` while its concurrency is lowered."""
         self.tools = frozenset(agent.tools)
         self.running = 0
         self.outstanding = 0.0
@@ -47,18 +50,23 @@ class _Entry:
     def load(self) -> float:
         return self.outstanding / self.capacity
 
+    def as_load(self) -> AgentLoad:
+        return AgentLoad(name=self.agent.name, running=self.running, capacity=self.limit, outstanding=self.outstanding)
+
 
 class AgentRegistry:
     """The agents of a process.
 
     A task goes to an agent that offers all tools it requires: to one of the preferred type where there is one, else to
     one given from Python where there is one, else to the built-in one. Only the best of these groups counts: a task
-    waits for a busy agent of it rather than fall to the next. Within the group, the least loaded takes it.
+    waits for a busy agent of it rather than fall to the next. Within the group, `placement` decides.
     """
 
     def __init__(self, agents: object = None, builtin: BuiltinToolAgent | None = None) -> None:
         self.builtin = builtin
         self._entries: dict[str, _Entry] = {}
+        self.placement: Callable[[Sequence[AgentLoad]], int | None] = least_loaded
+        """Which of several able agents takes a task: the index, or None where all are busy."""
         self._answers: dict[tuple[tuple[str, ...], str | None], tuple[tuple[_Entry, ...], ...]] = {}
         self.add(agents)
 
@@ -76,6 +84,7 @@ class AgentRegistry:
                 if getattr(before.agent, "target", None) is agent.target:  # given again
                     continue
                 entry.running, entry.outstanding = before.running, before.outstanding
+                entry.limit = min(entry.limit, before.limit) if before.limit < before.capacity else entry.limit
             self._entries[agent.name] = entry
         builtin = self._entries.pop(self.builtin.name, None) if self.builtin is not None else None
         if self.builtin is not None:  # it stays the last
@@ -96,15 +105,18 @@ class AgentRegistry:
         if exclude:
             rest = tuple(left for group in groups if (left := tuple(e for e in group if e.agent.name not in exclude)))
             groups = rest or groups
-        best: _Entry | None = None
-        for entry in groups[0] if groups else ():
-            if entry.running < entry.capacity and (best is None or entry.load < best.load):
-                best = entry
+        best = self._best(groups[0]) if groups else None
         if best is None:
             return None
         best.running += 1
         best.outstanding += task.complexity
         return best.agent
+
+    def _best(self, group: tuple[_Entry, ...]) -> _Entry | None:
+        if len(group) == 1:  # nothing to choose
+            return group[0] if group[0].running < group[0].limit else None
+        index = self.placement([entry.as_load() for entry in group])
+        return None if index is None else group[index]
 
     def release(self, agent: Agent, task: Demand | None = None) -> None:
         """Give a place back; `task` is the one it was taken for (without it, an average of what is outstanding)."""
@@ -115,6 +127,36 @@ class AgentRegistry:
         entry.running -= 1
         if entry.running == 0 or entry.outstanding < 0:
             entry.outstanding = 0.0
+
+    def able(self, task: Demand) -> tuple[str, ...]:
+        """The names of all agents that are able to take the task, in the order in which they would."""
+        return tuple(entry.agent.name for group in self._groups(task) for entry in group)
+
+    def crowd(self, task: Demand) -> dict[str, int]:
+        """The agents that the task waits for, each with its places, where all of them are taken; else nothing."""
+        groups = self._groups(task)
+        if not groups or any(entry.running < entry.limit for entry in groups[0]):
+            return {}
+        return {entry.agent.name: entry.limit for entry in groups[0]}
+
+    def find(self, name: str) -> Agent | None:
+        """The agent of that name."""
+        entry = self._entries.get(name)
+        return entry.agent if entry is not None else None
+
+    def lower(self, name: str) -> int | None:
+        """Halve an agent's places, from those in use now; answers how many it has then, None where it has but one."""
+        entry = self._entries.get(name)
+        if entry is None or entry.limit <= 1:
+            return None
+        entry.limit = max(1, min(entry.limit, entry.running + 1) // 2)
+        return entry.limit
+
+    def restore(self, name: str) -> None:
+        """Give an agent all its places back."""
+        entry = self._entries.get(name)
+        if entry is not None:
+            entry.limit = entry.capacity
 
     def _groups(self, task: Demand) -> tuple[tuple[_Entry, ...], ...]:
         required = task.required_tools
@@ -143,6 +185,10 @@ class AgentRegistry:
     def agents(self) -> tuple[Agent, ...]:
         """All agents: those given from Python in their order, then the built-in one."""
         return tuple(entry.agent for entry in self._entries.values())
+
+    def places(self) -> dict[str, float]:
+        """How many tasks each agent takes at once, by `agent:NAME`: the pools of the scheduler."""
+        return {f"agent:{entry.agent.name}": float(entry.capacity) for entry in self._entries.values()}
 
     @property
     def running(self) -> int:
@@ -184,6 +230,7 @@ class AgentRegistry:
                     "capacity": entry.capacity,
                     "running": entry.running,
                     "load": round(entry.load, 4),
+                    **({"lowered_to": entry.limit} if entry.limit < entry.capacity else {}),
                 }
                 for entry in self._entries.values()
             ],

@@ -14,9 +14,9 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TypeVar
 from urllib.parse import quote, quote_plus
 
-from contexten.extensions.flow.agents.protocol import Json
-from contexten.extensions.flow.errors import AttemptError, InvalidArguments
-from contexten.extensions.flow.settings import FlowSettings
+from ..errors import AttemptError, InvalidArguments
+from ..settings import FlowSettings
+from .protocol import Json
 
 MIN_SECRET_CHARS = 4
 """A shorter value occurs in ordinary text by chance: masking it would spoil outputs and give it away."""
@@ -131,9 +131,13 @@ class SecretVault:
         if isinstance(value, str):
             return self._mask_text(value, pattern)
         if isinstance(value, dict):
-            masked = {self._mask(key, pattern): self._mask(item, pattern) for key, item in value.items()}
-            unchanged = all(a is b for a, b in zip(masked.values(), value.values(), strict=False))
-            return value if unchanged and masked.keys() == value.keys() else masked
+            fields = {self._mask(key, pattern): self._mask(item, pattern) for key, item in value.items()}
+            unchanged = all(a is b for a, b in zip(fields.values(), value.values(), strict=False))
+            return value if unchanged and fields.keys() == value.keys() else fields
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            text = json.dumps(value)
+            masked = self._mask_text(text, pattern)
+            return value if masked is text else masked
         if isinstance(value, list):
             items = [self._mask(item, pattern) for item in value]
             return value if all(a is b for a, b in zip(items, value, strict=True)) else items

@@ -8,9 +8,13 @@ from typing import Any
 
 import pydantic
 
-from contexten.extensions.flow.agents.protocol import AttemptContext, Json, TaskCall
-from contexten.extensions.flow.agents.secrets import SecretVault
-from contexten.extensions.flow.agents.tools import (
+from ..clock import Clock
+from ..definition.pointers import pointer
+from ..errors import AttemptError
+from ..settings import FlowSettings
+from .protocol import AttemptContext, Json, TaskCall
+from .secrets import SecretVault
+from .tools import (
     ABSENT,
     Absent,
     Tool,
@@ -19,11 +23,6 @@ from contexten.extensions.flow.agents.tools import (
     builtin_tools,
     disabled_tools,
 )
-from contexten.extensions.flow.agents.tools.json_text import dump_json
-from contexten.extensions.flow.clock import Clock
-from contexten.extensions.flow.definition.pointers import pointer
-from contexten.extensions.flow.errors import AttemptError
-from contexten.extensions.flow.settings import FlowSettings
 
 _PLANS_KEPT = 1024
 
@@ -84,10 +83,13 @@ class BuiltinToolAgent:
         calls = self._check(plan, task)
         previous: Json | Absent = ABSENT
         for step, parameters, secret_names in calls:
+            context.tool = step.tool.name
             environment = self._environment
             if secret_names:
                 environment = replace(environment, secret_names=secret_names)
             previous = await step.tool.run(parameters, previous, context, environment)
+            if secret_names and step is not plan.steps[-1]:  # what comes back may repeat one: it goes no further
+                previous = environment.vault.mask(previous)
         return previous
 
     def _make_plan(self, names: tuple[str, ...]) -> _Plan:
@@ -111,8 +113,8 @@ class BuiltinToolAgent:
         ]
         calls: list[tuple[_Step, ToolParameters, frozenset[str]]] = []
         given = [{name: task.parameters[name] for name in task.parameters if name in step.names} for step in plan.steps]
-        secret_names = self._secrets_by_step(given, task.secret_names)
-        for step, parameters, names in zip(plan.steps, given, secret_names, strict=True):
+        for step, parameters in zip(plan.steps, given, strict=True):
+            names = frozenset().union(*(task.secrets.get(name, ()) for name in parameters))
             self._environment.vault.require(names, tools=(step.tool.name,), receiver=f"the tool {step.tool.name}")
             try:
                 calls.append((step, step.tool.parameters.model_validate(parameters), names))
@@ -127,14 +129,6 @@ class BuiltinToolAgent:
                 details={"issues": self._environment.vault.mask(issues)},
             )
         return calls
-
-    def _secrets_by_step(self, given: list[dict[str, Json]], names: frozenset[str]) -> list[frozenset[str]]:
-        """The secrets that each tool is handed. One found nowhere was changed by an expression: it counts for all."""
-        if not names:
-            return [names] * len(given)
-        found = [self._environment.vault.found_in(dump_json(parameters), names) for parameters in given]
-        changed = names.difference(*found)
-        return [here | changed if parameters else here for here, parameters in zip(found, given, strict=True)]
 
     async def reinitialize(self) -> None:
         """Close what the tools hold, such as connections; the next call makes it anew."""

@@ -33,6 +33,8 @@ class ToolSpec:
     """The model of its parameters; field names (or aliases) are the JSON names. None: their shape is unknown."""
     piped: frozenset[str] = frozenset()
     """Parameters that default to the output of the tool before it in a pipeline, such as `text` or `data`."""
+    code: frozenset[str] = frozenset()
+    """Parameters that are programs, such as queries: parsed when they are checked, so bounded in all."""
     warnings: ParameterHook | None = None
     """Called for each task that the built-in agent will serve with this tool."""
 

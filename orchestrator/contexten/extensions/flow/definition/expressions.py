@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
@@ -19,11 +19,14 @@ from ..errors import AttemptError
 from . import functions
 from .costs import ALTERNATIVE, MAX_ITERATIONS, Estimate, TooMuchWork, is_light
 from .scope import ROOTS, Scope
-from .syntax import Node, free_paths, read_tree
-from .values import MAX_DEPTH, MAX_INTEGER
+from .syntax import Build, Call, Node, fixed_path, free_paths, read_tree
+from .values import MAX_DEPTH, MAX_INTEGER, as_timestamp
 
 MAX_LENGTH = 4096  # characters
 _CACHED = 8192  # compiled expressions kept, about 3 kB each
+_MACRO = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(")
+_REPETITION = re.compile(r"(\))?\{(?:[0-9]{0,4},)?([0-9]{1,4})")
+_UNICODE_CLASS = re.compile(r"\\[pP]")
 _STEP = re.compile(r"""\.([A-Za-z_][A-Za-z0-9_]*)|\[(?:([0-9]{1,9})|"([^"\\\n]*)"|'([^'\\\n]*)')\]""")
 _ROOT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEYWORDS = frozenset(("true", "false", "null", "in"))
@@ -201,7 +204,7 @@ class Expression:
                     raise ExpressionError("the keys of a resulting map must be strings; use string(key)", self.source)
             return {key: self._to_json(item, depth + 1) for key, item in value.items()}
         if isinstance(value, datetime):
-            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+            return as_timestamp(value)
         if isinstance(value, timedelta):
             return _duration(value)
         what = "bytes" if isinstance(value, bytes | bytearray) else f"a {kind.__name__}"
@@ -275,12 +278,54 @@ def compile_expression(source: str, roots: tuple[str, ...] = ROOTS) -> Expressio
     except (RuntimeError, ValueError, TypeError) as problem:  # RuntimeError is all that the binding raises
         raise _problem(str(problem), roots) from None
     expression = Expression(stripped, frozenset(path for path in free_paths(tree) if path[0] in roots))
+    if expression.uses_secrets and not _keeps_secrets_plain(tree):
+        raise ExpressionProblem(
+            "a secret can be joined to text with + or chosen with ?:, not computed with: only its plain form is masked"
+        )
     for path in expression.paths:
         _check_depth(path)
     expression._program, expression._tree = program, tree  # noqa: SLF001 - its own compiler
     expression._is_light = is_light(tree)  # noqa: SLF001 - its own compiler
     expression._needs = _needs(expression.paths)  # noqa: SLF001 - its own compiler
     return expression
+
+
+def _keeps_secrets_plain(tree: Node) -> bool:
+    """Whether every secret that the tree uses stands in its value as it is, so that it is seen wherever it goes."""
+    path = fixed_path(tree)
+    if path is not None or not any(path[0] == "secrets" for path in free_paths(tree)):
+        return True
+    if isinstance(tree, Build):
+        return all(_keeps_secrets_plain(part) for part in (*tree.keys, *tree.elements))
+    if isinstance(tree, Call) and tree.function == "_+_":
+        return all(_keeps_secrets_plain(part) for part in tree.arguments)
+    if isinstance(tree, Call) and tree.function == "_?_:_":
+        condition, *branches = tree.arguments
+        is_free = all(path[0] != "secrets" for path in free_paths(condition))
+        return is_free and all(_keeps_secrets_plain(part) for part in branches)
+    return False
+
+
+def code_size(source: str) -> int:
+    """What compiling the expression costs, in characters of ordinary code (10 us at the most): two for a plain path."""
+    if len(source) > MAX_LENGTH:
+        return 1  # it is refused unread
+    if _plain_path(source.strip(), ROOTS) is not None:
+        return 2
+    return max(8, len(source)) + 8 * len(_MACRO.findall(source))
+
+
+def pattern_size(pattern: str) -> int:
+    """The same for a regular expression, whose counted repetitions and classes of Unicode are written out in full."""
+    repeated, others = 1, 0
+    for group, count in _REPETITION.findall(pattern):
+        if group:
+            repeated *= max(1, int(count))
+        else:
+            others += int(count)
+    factor = min(1000, repeated * max(1, others))
+    classes = 2000 * len(_UNICODE_CLASS.findall(pattern)) + 4 * (pattern.count(".") + pattern.count("[^"))
+    return max(16, len(pattern)) + (len(pattern) + classes) * factor // 10
 
 
 def _check_depth(path: tuple[str, ...]) -> None:

@@ -23,8 +23,6 @@ KINDS = ("tool", "wait", "flow")
 """The values of `type` that are kinds; any other is free text."""
 
 KINDS_NOT_YET = ("agent", "approval", "signal")
-FLOW_FIELDS_NOT_YET = ("on_failure",)
-TASK_FIELDS_NOT_YET = ("on_failure", "resources", "cache")
 
 
 class Part(BaseModel):
@@ -52,6 +50,16 @@ class Retry(Part):
         description="Kinds of error that are tried again (timeout, agent_failure, resource, network, rate_limit, "
         "interrupted, unknown, or one's own). Absent: all but invalid.",
     )
+
+
+class Cache(Part):
+    """That a recorded output serves equal tasks of other runs: same type, same tools, same key."""
+
+    key: str = Field(
+        min_length=1,
+        description="A template of what the output depends on; any value. No secrets: they would have to be recorded.",
+    )
+    ttl_s: float = Field(gt=0, le=1e9, description="Seconds for which an output serves.")
 
 
 class Task(Part):
@@ -90,8 +98,23 @@ class Task(Part):
     output_schema: dict[str, Any] | bool | None = Field(
         None, description="JSON Schema of the output; a misfit fails the attempt as invalid."
     )
+    resources: dict[Annotated[str, Field(pattern=NAME_PATTERN)], Annotated[float, Field(gt=0, le=1e9)]] = Field(
+        default_factory=dict, description="Amounts of declared resource pools that it needs, by pool."
+    )
     on_interrupt: Literal["retry", "fail"] = Field(
         "retry", description="What becomes of the task when a crash cuts its attempt off."
+    )
+    cache: Cache | None = Field(
+        None, description="Where an equal task completed not longer than ttl_s ago, its output is taken instead."
+    )
+
+
+class StageTask(Task):
+    """A task of a stage."""
+
+    on_failure: Sequence[Task] = Field(
+        (),
+        description="Tasks that run, one after another, if it failed: when all others have ended, before the run does.",
     )
 
 
@@ -99,7 +122,7 @@ class Stage(Part):
     """Tasks that run one after another or side by side."""
 
     name: str = Field(pattern=NAME_PATTERN, description="An identifier, unique among stages.")
-    tasks: Sequence[Task] = Field((), description="The stage's tasks.")
+    tasks: Sequence[StageTask] = Field((), description="The stage's tasks.")
     execution_mode: Literal["sequential", "parallel"] = Field(
         "sequential", description="Whether its tasks run in the order given or as soon as their dependencies allow."
     )
@@ -140,10 +163,17 @@ class WorkflowDefinition(Part):
     complex_orchestration: bool = Field(False, description="With framework auto: prefer ControlFlow.")
     context: Context = Field(default_factory=Context, description="Free data, and timeout in seconds.")
     tags: Sequence[str] = Field((), description="Labels to find flows by.")
+    on_failure: Sequence[Task] = Field(
+        (), description="Tasks that run, one after another, before the run ends as failed; after those of its tasks."
+    )
 
-    def tasks(self) -> list[Task]:
-        """Every task, in the order of the definition."""
+    def tasks(self) -> list[StageTask]:
+        """Every task of the stages, in the order of the definition."""
         return [task for stage in self.stages for task in stage.tasks]
+
+    def compensations(self) -> list[Task]:
+        """Every on_failure task: those of the tasks, then the flow's own."""
+        return [*(task for failed in self.tasks() for task in failed.on_failure), *self.on_failure]
 
     @property
     def has_output(self) -> bool:

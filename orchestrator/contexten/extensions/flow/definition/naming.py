@@ -10,36 +10,43 @@ import jsonpatch
 
 from .findings import Findings
 from .names import is_identifier, make_identifier
-from .pointers import escape, pointer
+from .pointers import escape
 from .templates import Source, TemplateProblem, split_template
 
-_TEMPLATED = ("parameters", "when", "for_each", "output")
+_TEMPLATED = ("parameters", "when", "for_each", "cache", "output")
 _MAX_MENDS = 30  # each looks through the whole document
 
 
 def mend_names(document: dict[str, Any], findings: Findings) -> None:
     """Report bad and repeated names of stages and tasks, and mend them in `document`, the checker's own copy."""
-    stages = document.get("stages")
-    if not isinstance(stages, list):
-        return
+    stages, tasks = list(named_stages(document)), list(named_tasks(document))
     stage_names = _Names(document, "stage", "", findings)
     task_names = _Names(document, "task", "task", findings)
-    taken = {stage["name"] for stage in stages if isinstance(stage, dict) and isinstance(stage.get("name"), str)}
-    stage_names.taken = taken
-    task_names.taken = {task["name"] for _, task in _tasks(stages) if isinstance(task.get("name"), str)}
-    for index, stage in enumerate(stages):
-        if isinstance(stage, dict):
-            stage_names.visit(stage, pointer("stages", index, "name"))
-    for path, task in _tasks(stages):
+    stage_names.taken = {stage["name"] for _, stage in stages if isinstance(stage.get("name"), str)}
+    task_names.taken = {task["name"] for _, task in tasks if isinstance(task.get("name"), str)}
+    for path, stage in stages:
+        stage_names.visit(stage, f"{path}/name")
+    for path, task in tasks:
         task_names.visit(task, f"{path}/name")
 
 
-def _tasks(stages: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for stage_index, stage in enumerate(stages):
-        tasks = stage.get("tasks") if isinstance(stage, dict) else None
-        for task_index, task in enumerate(tasks if isinstance(tasks, list) else ()):
-            if isinstance(task, dict):
-                yield pointer("stages", stage_index, "tasks", task_index), task
+def named_stages(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every stage in JSON data that may be no definition, with its JSON Pointer."""
+    return _objects(document.get("stages"), "/stages")
+
+
+def named_tasks(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Likewise every task: those of the stages, then those of on_failure."""
+    tasks = [found for path, stage in named_stages(document) for found in _objects(stage.get("tasks"), f"{path}/tasks")]
+    yield from tasks
+    for path, task in (*tasks, ("", document)):
+        yield from _objects(task.get("on_failure"), f"{path}/on_failure")
+
+
+def _objects(parts: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for index, part in enumerate(parts if isinstance(parts, list) else ()):
+        if isinstance(part, dict):
+            yield f"{path}/{index}", part
 
 
 class _Names:
@@ -112,27 +119,23 @@ class _Names:
         def in_bare_text(value: str) -> str:
             return rename_task(value, name, better, is_bare=True)
 
-        stages = self._document["stages"]
-        for path, task in _tasks(stages):
+        for path, task in named_tasks(self._document):
             _replace_in(operations, task.get("depends_on"), f"{path}/depends_on", in_depends)
         if self._kind == "stage":
-            for index, stage in enumerate(stages):
-                if isinstance(stage, dict):
-                    path = pointer("stages", index, "depends_on")
-                    _replace_in(operations, stage.get("depends_on"), path, in_stages)
+            for path, stage in named_stages(self._document):
+                _replace_in(operations, stage.get("depends_on"), f"{path}/depends_on", in_stages)
             return operations
-        for path, part in self._templated(stages):
+        for path, part in self._templated():
             for key in _TEMPLATED:
                 change = in_bare_text if key in ("when", "for_each") else in_text
                 _replace_in(operations, part.get(key), f"{path}/{key}", change)
         return operations
 
-    def _templated(self, stages: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _templated(self) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "", {"output": self._document.get("output")}
-        for index, stage in enumerate(stages):
-            if isinstance(stage, dict):
-                yield pointer("stages", index), {"when": stage.get("when")}
-        yield from _tasks(stages)
+        for path, stage in named_stages(self._document):
+            yield path, {"when": stage.get("when")}
+        yield from named_tasks(self._document)
 
 
 def _replace_in(operations: list[dict[str, Any]], value: Any, path: str, change: Callable[[str], str]) -> None:

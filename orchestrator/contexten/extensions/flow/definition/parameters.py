@@ -10,10 +10,11 @@ from pydantic import BaseModel, ValidationError
 
 from .catalog import ToolSpec
 from .coercion import NO_MEND, coerce, expected_type
+from .expressions import code_size
 from .findings import Findings, describe, value_at
 from .model import FlowParameters, WaitParameters
 from .pointers import escape, join
-from .templates import has_template
+from .templates import TOO_MUCH_CODE, has_template
 
 
 def json_names(model: type[BaseModel]) -> dict[str, bool]:
@@ -28,6 +29,11 @@ def check_pipeline(tools: Sequence[ToolSpec], parameters: Mapping[str, Any], pat
         _unknown(tuple(known), parameters, path, findings, ", ".join(tool.name for tool in tools))
     said: set[tuple[str, str]] = set()
     for place, tool in enumerate(tools):
+        for name in tool.code:
+            source = parameters.get(name)
+            if isinstance(source, str) and not findings.code.admits(source, code_size(source)):
+                findings.error(f"{path}/{name}", "too_large", TOO_MUCH_CODE)
+                return
         if tool.parameters is not None:
             piped = tool.piped if place else frozenset()
             _fit(tool.parameters, parameters, path, findings, taker=tool.name, piped=piped, said=said)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -10,7 +10,7 @@ from ..errors import InvalidDefinition, Issue
 from .model import Stage, Task, WorkflowDefinition
 from .ordering import OrderGraph
 from .pointers import pointer
-from .templates import Constant, Template, TemplateProblem, compile_condition, compile_template
+from .templates import Constant, Template, TemplateProblems, compile_condition, compile_template, has_template
 
 STAGE_PREFIX = "stage:"
 _NO_PARAMETERS = Constant({})
@@ -24,6 +24,7 @@ class TaskNode:
     """Its place among all tasks of the definition."""
     name: str
     stage: str
+    """Its stage; empty for an on_failure task."""
     task: Task = field(repr=False)
     path: str
     """JSON Pointer of the task in its definition."""
@@ -34,8 +35,16 @@ class TaskNode:
     parameters: Template = field(repr=False)
     when: Template | None = field(default=None, repr=False)
     for_each: Template | None = field(default=None, repr=False)
-    secrets: frozenset[str] = frozenset()
-    """The secrets that its parameters name."""
+    cache_key: Template | None = field(default=None, repr=False)
+    on_failure_of: str | None = None
+    """Of an on_failure task: the task for whose failure it runs, empty where it is the flow's. None for all others."""
+    parameter_secrets: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The secrets that each of its parameters names, of those that name any."""
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The secrets that its parameters name."""
+        return frozenset().union(*self.parameter_secrets.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +72,12 @@ class Plan:
     definition: WorkflowDefinition = field(repr=False)
     stages: tuple[StageNode, ...]
     tasks: Mapping[str, TaskNode]
-    """In the order of the definition."""
+    """In the order of the definition: those of the stages, then those of on_failure."""
     output: Template | None = field(default=None, repr=False)
     order: tuple[str, ...]
-    """Task names, each after all that it depends on or follows."""
+    """The names of the stages' tasks, each after all that it depends on or follows."""
+    on_failure: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The names of on_failure tasks in their order, by the task whose failure they are for; the flow's own by ""."""
     secrets: frozenset[str] = frozenset()
 
 
@@ -76,7 +87,7 @@ def compile_plan(definition: WorkflowDefinition) -> Plan:
     Raises InvalidDefinition where a template does not compile or the order has a cycle, which a
     definition that was checked by another version may bring.
     """
-    problems: list[TemplateProblem] = []
+    problems = TemplateProblems()
     draft = Draft(definition, problems)
     if problems:
         issues = [Issue(path=problem.path, code="invalid_expression", message=problem.message) for problem in problems]
@@ -90,7 +101,7 @@ def compile_plan(definition: WorkflowDefinition) -> Plan:
 class Draft:
     """A definition whose templates are compiled, but whose order is not known to be free of cycles."""
 
-    def __init__(self, definition: WorkflowDefinition, problems: list[TemplateProblem]) -> None:
+    def __init__(self, definition: WorkflowDefinition, problems: TemplateProblems) -> None:
         self.definition = definition
         self.members = {stage.name: tuple(task.name for task in stage.tasks) for stage in definition.stages}
         self.stages = [self._stage(index, stage, problems) for index, stage in enumerate(definition.stages)]
@@ -99,11 +110,17 @@ class Draft:
             for task_index, task in enumerate(stage.tasks):
                 path = f"/stages/{stage_index}/tasks/{task_index}"
                 self.tasks[task.name] = self._task(stage.name, task, path, problems)
+        self.on_failure: dict[str, tuple[str, ...]] = {}
+        for failed in definition.tasks():
+            if failed.on_failure:
+                self._compensations(failed.name, failed.on_failure, self.tasks[failed.name].path, problems)
+        if definition.on_failure:
+            self._compensations("", definition.on_failure, "", problems)
         self.output = (
             compile_template(definition.output, pointer("output"), problems) if definition.has_output else None
         )
 
-    def _stage(self, index: int, stage: Stage, problems: list[TemplateProblem]) -> StageNode:
+    def _stage(self, index: int, stage: Stage, problems: TemplateProblems) -> StageNode:
         when = None if stage.when is None else compile_condition(stage.when, pointer("stages", index, "when"), problems)
         before = (self.definition.stages[index - 1].name,) if index else ()
         return StageNode(
@@ -118,14 +135,22 @@ class Draft:
             tasks=self.members[stage.name],
         )
 
-    def _task(self, stage: str, task: Task, path: str, problems: list[TemplateProblem]) -> TaskNode:
-        parameters = (
-            compile_template(task.parameters, f"{path}/parameters", problems) if task.parameters else _NO_PARAMETERS
-        )
+    def _compensations(self, failed: str, tasks: Sequence[Task], path: str, problems: TemplateProblems) -> None:
+        for index, task in enumerate(tasks):
+            self.tasks[task.name] = self._task("", task, f"{path}/on_failure/{index}", problems, on_failure_of=failed)
+        self.on_failure[failed] = tuple(task.name for task in tasks)
+
+    def _task(
+        self, stage: str, task: Task, path: str, problems: TemplateProblems, *, on_failure_of: str | None = None
+    ) -> TaskNode:
+        parameters: Template = Constant(task.parameters) if task.parameters else _NO_PARAMETERS
+        if has_template(task.parameters):
+            parameters = compile_template(task.parameters, f"{path}/parameters", problems)
         when = None if task.when is None else compile_condition(task.when, f"{path}/when", problems)
         each = None if task.for_each is None else compile_condition(task.for_each, f"{path}/for_each", problems)
+        key = None if task.cache is None else compile_template(task.cache.key, f"{path}/cache/key", problems)
         requires = set(self._named(task, stage))
-        for template in (parameters, when, each):
+        for template in (parameters, when, each, key):
             if template is not None and not template.is_constant:
                 requires |= template.tasks()
         return TaskNode(
@@ -139,7 +164,9 @@ class Draft:
             parameters=parameters,
             when=when,
             for_each=each,
-            secrets=frozenset() if parameters.is_constant else parameters.secrets(),
+            cache_key=key,
+            on_failure_of=on_failure_of,
+            parameter_secrets={} if parameters.is_constant else parameters.secrets_by_field(),
         )
 
     def _named(self, task: Task, stage: str) -> Iterable[str]:
@@ -174,5 +201,6 @@ class Draft:
             tasks=MappingProxyType(self.tasks),
             output=self.output,
             order=order,
-            secrets=frozenset(name for node in self.tasks.values() for name in node.secrets),
+            on_failure=MappingProxyType(self.on_failure),
+            secrets=frozenset().union(*(node.secrets for node in self.tasks.values())),
         )

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from itertools import pairwise
+from collections.abc import Collection, Iterable
+from itertools import islice
 from typing import Any
 
 from .catalog import Catalog
+from .cycles import report_cycles
 from .expressions import Expression
 from .findings import Findings
-from .model import Task, WorkflowDefinition
+from .model import WorkflowDefinition
 from .naming import rename_task, replace_member
-from .ordering import OrderGraph, Vertex
 from .plan import STAGE_PREFIX, Draft, TaskNode
 from .pointers import lookup, pointer
-from .scope import TASK_FIELDS
+from .scope import FAILURE_FIELDS, TASK_FIELDS
 from .templates import Template, TemplateProblem
 
 _MAX_REWRITTEN = 20_000  # characters of a string that a patch repeats
@@ -44,11 +44,12 @@ class References:
             self._expressions(node.parameters, node, "parameters")
             self._expressions(node.when, node, "when")
             self._expressions(node.for_each, node, "for_each")
+            self._expressions(node.cache_key, node, "cache")
         self._expressions(self._draft.output, None, "output")
         graph = self._draft.graph()
         order = graph.order()
         if order is None:
-            self._cycles(graph)
+            report_cycles(self._draft, graph, self._findings)
         return order
 
     # dependencies
@@ -66,6 +67,16 @@ class References:
                     near = plain if plain in known else self._findings.guesser.nearest(plain, known)
                     self._unknown(path, "unknown_stage", f"no stage is called {name[:80]!r}", name, near, known)
         for node in self._draft.tasks.values():
+            if node.on_failure_of is not None and node.task.depends_on:
+                path = f"{node.path}/depends_on"
+                self._findings.error(
+                    path,
+                    "unused_field",
+                    "on_failure tasks run one after another in the order given, when all others have ended; "
+                    "they have no depends_on",
+                    patch=[{"op": "remove", "path": path}],
+                )
+                continue
             for place, name in enumerate(node.task.depends_on):
                 self._task_dependency(node, f"{node.path}/depends_on/{place}", name)
 
@@ -82,12 +93,33 @@ class References:
                 self._unknown(path, "unknown_stage", f"no stage is called {stage[:80]!r}", name, near, known)
         elif name == node.name:
             self._self_dependency(path, f"the task {name!r} depends on itself")
+        elif self._is_later(name, node):
+            self._findings.error(path, "cycle", _later(name), patch=[{"op": "remove", "path": path}])
         elif name not in self._draft.tasks:
-            known = [other for other in self._draft.tasks if other != node.name]
+            known = self._before(node)
             near = self._findings.guesser.nearest(name, known)
             if near is None and name in self._draft.members and name != node.stage:
                 near = f"{STAGE_PREFIX}{name}"
             self._unknown(path, "unknown_task", f"no task is called {name[:80]!r}", name, near, known)
+
+    def _is_later(self, name: str, node: TaskNode | None) -> bool:
+        """Whether it is an on_failure task that may not have run before the task (None: the whole flow's part)."""
+        other = self._draft.tasks.get(name)
+        if other is None or other.on_failure_of is None:
+            return False
+        if node is None or node.on_failure_of is None:
+            return True
+        if node.on_failure_of == other.on_failure_of:
+            return other.index >= node.index
+        return node.on_failure_of != ""
+
+    def _before(self, node: TaskNode | None) -> list[str]:
+        """The tasks that it may name, as far as its place tells."""
+        return [
+            other
+            for other in self._draft.tasks
+            if (node is None or other != node.name) and not self._is_later(other, node)
+        ]
 
     def _self_dependency(self, path: str, message: str) -> None:
         self._findings.error(path, "cycle", f"{message}", patch=[{"op": "remove", "path": path}])
@@ -120,7 +152,7 @@ class References:
                 hint = '; a name with a dash is written in brackets: inputs["a-b"]'
         self._findings.error(
             problem.path,
-            "invalid_expression",
+            problem.code,
             problem.message + hint,
             got=problem.expression[:200] or None,
             suggestion=suggestion,
@@ -155,16 +187,18 @@ class References:
             self._task_path(path, expression, reached, node, is_bare=place in ("when", "for_each"))
         elif root == "secrets":
             self._secret_path(path, expression, reached[1], node, place)
+        elif root == "failure":
+            self._failure_path(path, expression, reached, node, place)
         elif root in ("item", "index"):
             if node is None or node.task.for_each is None:
                 self._error(path, expression, f"{root} is in scope only in the parameters of a task with for_each")
-            elif place != "parameters":
+            elif place not in ("parameters", "cache"):
                 self._error(path, expression, f"{root} is in scope in the task's parameters, not in its {place}")
         elif root == "inputs" and len(reached) > 1:
             self._input_path(path, expression, reached[1], place)
         elif root == "context" and len(reached) > 1:
-            known = list(self._definition.context)
-            if reached[1] not in known and "has(" not in expression.source:
+            known = self._definition.context
+            if reached[1] not in known and "has(" not in expression.source and self._findings.takes_warnings:
                 near = self._findings.guesser.nearest(reached[1], known)
                 hint = f"; did you mean {near!r}?" if near else ""
                 self._findings.warn(
@@ -186,8 +220,10 @@ class References:
             return
         if node is not None and name == node.name:
             self._findings.error(path, "cycle", f"the task {name!r} uses its own output", got=expression.source[:200])
+        elif self._is_later(name, node):
+            self._findings.error(path, "cycle", _later(name), got=expression.source[:200])
         elif name not in self._draft.tasks:
-            known = [other for other in self._draft.tasks if node is None or other != node.name]
+            known = self._before(node)
             near = self._findings.guesser.nearest(name, known)
             hint = f"; did you mean {near!r}?" if near else f"; there are {_some(known)}" if known else ""
             patch = None
@@ -217,6 +253,27 @@ class References:
                 patch=self._rewrite(path, changed),
             )
 
+    def _failure_path(
+        self, path: str, expression: Expression, reached: tuple[str, ...], node: TaskNode | None, place: str
+    ) -> None:
+        if node is None or node.on_failure_of is None:
+            self._error(path, expression, "failure is in scope only in on_failure tasks")
+        elif len(reached) > 1 and reached[1] not in FAILURE_FIELDS:
+            field = reached[1]
+            near = self._findings.guesser.nearest(field, FAILURE_FIELDS)
+            hint = f"; did you mean failure.{near}?" if near else ""
+            patch = None
+            if near:
+                is_bare = place in ("when", "for_each")
+                patch = self._rewrite(path, replace_member(self._text(path), "failure", field, near, is_bare=is_bare))
+            self._error(
+                path,
+                expression,
+                f"failure has {', '.join(FAILURE_FIELDS)}, no {field[:80]!r}{hint}",
+                suggestion=f"failure.{near}" if near else None,
+                patch=patch,
+            )
+
     def _secret_path(self, path: str, expression: Expression, name: str, node: TaskNode | None, place: str) -> None:
         if place != "parameters":
             self._error(path, expression, f"secrets can be used in parameters only, not in {place}")
@@ -243,7 +300,8 @@ class References:
         schema = self._definition.inputs
         if name in self._inputs or not isinstance(schema, dict) or not self._inputs:
             return
-        if "has(" in expression.source:
+        is_closed = schema.get("additionalProperties") is False
+        if "has(" in expression.source or not (is_closed or self._findings.takes_warnings):
             return
         near = self._findings.guesser.nearest(name, self._inputs)
         hint = f"; did you mean {near!r}?" if near else f"; there are {_some(self._inputs)}"
@@ -251,7 +309,7 @@ class References:
         if near:
             is_bare = place in ("when", "for_each")
             patch = self._rewrite(path, replace_member(self._text(path), "inputs", name, near, is_bare=is_bare))
-        report = self._findings.error if schema.get("additionalProperties") is False else self._findings.warn
+        report = self._findings.error if is_closed else self._findings.warn
         report(
             path,
             "unknown_input",
@@ -261,71 +319,13 @@ class References:
             patch=patch,
         )
 
-    # cycles
 
-    def _cycles(self, graph: OrderGraph) -> None:
-        for cycle in graph.cycles():
-            shown = " -> ".join(_shown(cycle))
-            path, why = self._place_to_change(cycle)
-            self._findings.error(path, "cycle", f"the order has a cycle: {shown}{why}", got=shown)
-
-    def _place_to_change(self, cycle: list[Vertex]) -> tuple[str, str]:
-        """Where an edge of the cycle was written down, dependencies before templates before stages."""
-        edges = list(pairwise(cycle))
-        found: list[tuple[int, str, str]] = []
-        for later, earlier in edges:
-            if later[0] == "task" and earlier[0] == "task":
-                node, other = self._draft.tasks[later[1]], self._draft.tasks[earlier[1]]
-                place = _dependency_place(node.task, other)
-                if place is not None:
-                    found.append((0, f"{node.path}/depends_on/{place}", _why(node, other)))
-                    continue
-                for rank, template in ((1, node.parameters), (1, node.for_each), (1, node.when)):
-                    uses = [] if template is None else [p for p, e in template.expressions() if other.name in e.tasks]
-                    found.extend((rank, use, _why(node, other)) for use in uses[:1])
-            elif later[0] == "begin":
-                stage = next(stage for stage in self._draft.stages if stage.name == later[1])
-                if earlier[0] == "task":
-                    found.append(
-                        (1, pointer("stages", stage.index, "when"), "; a stage's when is asked before it begins")
-                    )
-                elif self._definition.stages[stage.index].depends_on is not None:
-                    place = stage.depends_on.index(earlier[1]) if earlier[1] in stage.depends_on else 0
-                    found.append((2, pointer("stages", stage.index, "depends_on", place), ""))
-        if not found:
-            return "/stages", ""
-        _, path, why = min(found, key=lambda entry: entry[0])
-        return path, why
+def _later(name: str) -> str:
+    return f"{name} is an on_failure task that runs later, when all others have ended, if at all"
 
 
-def _dependency_place(task: Task, other: TaskNode) -> int | None:
-    for place, name in enumerate(task.depends_on):
-        if name in (other.name, f"{STAGE_PREFIX}{other.stage}"):
-            return place
-    return None
-
-
-def _why(node: TaskNode, other: TaskNode) -> str:
-    if node.stage == other.stage:
-        return f"; tasks of a sequential stage follow each other, so {node.name} cannot wait for a later one"
-    return f"; {other.name} is in stage {other.stage}, which comes after {node.stage} unless depends_on says else"
-
-
-def _shown(cycle: list[Vertex]) -> list[str]:
-    """The tasks of the cycle; stages where it has no two tasks."""
-    tasks = [name for kind, name in cycle if kind == "task"]
-    if len(set(tasks)) > 1:
-        if tasks[0] != tasks[-1]:
-            tasks.append(tasks[0])
-        return tasks
-    names = [name if kind == "task" else f"{STAGE_PREFIX}{name}" for kind, name in cycle]
-    shown = [name for index, name in enumerate(names) if index == 0 or name != names[index - 1]]
-    return shown if shown[0] == shown[-1] else [*shown, shown[0]]
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")
+def _some(names: Collection[str]) -> str:
+    return ", ".join(islice(names, 8)) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def _prefix(text: str, name: str, better: str) -> str:
@@ -333,6 +333,6 @@ def _prefix(text: str, name: str, better: str) -> str:
     return re.sub(rf"(?<![\w.'\"]){re.escape(name)}(?![\w'\"])", better, text)
 
 
-def _property_names(schema: object) -> list[str]:
+def _property_names(schema: object) -> dict[str, Any]:
     properties = schema.get("properties") if isinstance(schema, dict) else None
-    return [str(name) for name in properties] if isinstance(properties, dict) else []
+    return properties if isinstance(properties, dict) else {}

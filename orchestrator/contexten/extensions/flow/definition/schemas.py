@@ -9,29 +9,37 @@ from functools import lru_cache
 from typing import Any
 
 import jsonschema
-from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema.exceptions import ValidationError
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from ..errors import Issue
-from .expressions import ExpressionError, compile_expression
-from .findings import Findings, describe
+from .expressions import ExpressionError, compile_expression, pattern_size
+from .findings import MAX_SCHEMA_PARTS, Findings, Steps, describe
 from .model import WorkflowDefinition
 from .names import NameGuesser
-from .pointers import escape, join
+from .pointers import join
+from .schemashape import ShapeWalk
 from .scope import Scope
-from .templates import has_template
+from .templates import TOO_MUCH_CODE, has_template
 from .values import check_json
 
 _STRUCTURAL = frozenset(("required", "additionalProperties", "minProperties", "maxProperties", "dependentRequired"))
 _MAX_MISFITS = 20
 _MAX_REFERENCES = 200_000  # followed for one value: 2-4 s, and far beyond what real data needs
 _references_left: ContextVar[int] = ContextVar("references_left", default=_MAX_REFERENCES)
+_steps_left: ContextVar[Steps | None] = ContextVar("steps_left", default=None)
+_OVER_ITEMS = frozenset(
+    (
+        *("items", "contains", "additionalProperties", "patternProperties", "propertyNames"),
+        *("unevaluatedItems", "unevaluatedProperties"),
+    )
+)
 
 
 class _TooComplex(Exception):
-    """The schema's references multiply without end."""
+    """The schema's references multiply without end, or it takes too many steps over this value."""
 
 
 def _matches(pattern: str, text: str) -> bool:
@@ -76,112 +84,115 @@ def _ref(validator: Any, reference: Any, instance: Any, schema: Any) -> Any:
     return jsonschema.Draft202012Validator.VALIDATORS["$ref"](validator, reference, instance, schema)
 
 
+def _counted(keyword: str, check: Any) -> Any:
+    def counted(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
+        steps = _steps_left.get()
+        if steps is not None:
+            over = instance if keyword in _OVER_ITEMS or keyword == "uniqueItems" else value
+            size = len(over) if isinstance(over, dict | list) else 1
+            if not steps.take(1 + (size * size // 16 if keyword == "uniqueItems" else size)):
+                raise _TooComplex
+        return check(validator, value, instance, schema)
+
+    return counted
+
+
 # Python's regular expressions can take exponential time, and schemas come from outside: RE2 cannot.
+_CHECKS = {
+    **jsonschema.Draft202012Validator.VALIDATORS,
+    "pattern": _pattern,
+    "patternProperties": _pattern_properties,
+    "additionalProperties": _additional_properties,
+    "$ref": _ref,
+}
 _Validator: Any = jsonschema.validators.extend(  # type: ignore[no-untyped-call] # the stubs leave it open
-    jsonschema.Draft202012Validator,
-    {
-        "pattern": _pattern,
-        "patternProperties": _pattern_properties,
-        "additionalProperties": _additional_properties,
-        "$ref": _ref,
-    },
+    jsonschema.Draft202012Validator, {keyword: _counted(keyword, check) for keyword, check in _CHECKS.items()}
 )
 
 
 def check_schema(schema: Any, path: str, findings: Findings) -> bool:
-    """Report where `schema` is no JSON Schema (2020-12), or refers outside itself."""
-    is_fit = True
-    for place, pattern in _patterns(schema, path):
-        try:
-            _matches(pattern, "")
-        except ExpressionError:
-            is_fit = False
-            findings.error(
-                place,
-                "invalid_schema",
-                "the pattern does not compile (RE2 syntax: no look-around, no back references)",
-                got=pattern[:200],
-            )
-    for place, reference in _references(schema, path):
-        if not isinstance(reference, str) or not reference.startswith("#"):
-            is_fit = False
-            findings.error(
-                place, "invalid_schema", "a $ref must stay in the schema (start with #)", got=str(reference)[:200]
-            )
-    if not is_fit:
-        return False
-    flaw = _flaw(check_json(schema, max_bytes=1 << 24))
-    if flaw is not None:
-        findings.error(join(path, flaw[0]), "invalid_schema", f"this is no JSON Schema: {flaw[1][:300]}")
-        return False
-    lost = _lost_references(schema, {str(reference) for _, reference in _references(schema, path)})
-    for place, reference in _references(schema, path):
-        if str(reference) in lost:
-            is_fit = False
-            findings.error(place, "invalid_schema", "the $ref leads nowhere in the schema", got=str(reference)[:200])
-    return is_fit
+    """Report where `schema` is no JSON Schema (2020-12), or refers outside itself.
+
+    All schemas of a check share one bound on their parts; beyond it one of them is refused as `too_large`.
+    """
+    before = len(findings.errors)
+    walk = ShapeWalk(findings.schema_parts_left)
+    targets = _Targets(schema)
+    rest = [(schema, path)]
+    while rest and not walk.is_cut:
+        for kind, place, text in walk.walk(*rest.pop()):
+            if kind == "flaw":
+                findings.error(place, "invalid_schema", f"this is no JSON Schema: {text}")
+            elif kind == "pattern" and not findings.code.admits(text, pattern_size(text)):
+                findings.error(place, "too_large", TOO_MUCH_CODE)
+                return False
+            elif kind == "pattern" and not _compiles(text):
+                findings.error(
+                    place,
+                    "invalid_schema",
+                    "the pattern does not compile (RE2 syntax: no look-around, no back references)",
+                    got=text[:200],
+                )
+            elif kind == "reference":
+                found = targets.find(text)
+                if isinstance(found, dict | bool):
+                    rest.append((found, place))  # the walk knows where it was; this may be a place of its own
+                else:
+                    why = "leads to no schema in here" if text.startswith("#") else "must stay inside (begin with #)"
+                    findings.error(place, "invalid_schema", f"a $ref {why}", got=text[:200])
+    findings.schema_parts_left = max(0, walk.parts_left)
+    if walk.is_cut:
+        findings.error(
+            path,
+            "too_large",
+            f"the JSON Schemas of a definition have at most {MAX_SCHEMA_PARTS:,} parts in all; check less of the data",
+        )
+    return len(findings.errors) == before
 
 
-@lru_cache(maxsize=512)
-def _flaw(schema: str) -> tuple[tuple[str | int, ...], str] | None:
-    """Where and why the text is no JSON Schema."""
+def _compiles(pattern: str) -> bool:
     try:
-        jsonschema.Draft202012Validator.check_schema(json.loads(schema))
-    except SchemaError as problem:
-        return tuple(problem.absolute_path), problem.message
-    except RecursionError:
-        return (), "it is nested too deeply"
-    return None
+        _matches(pattern, "")
+    except ExpressionError:
+        return False
+    return True
 
 
-def _patterns(schema: Any, path: str) -> Iterator[tuple[str, str]]:
-    if isinstance(schema, dict):
-        for key, value in schema.items():
-            place = f"{path}/{escape(key)}"
-            if key == "pattern" and isinstance(value, str):
-                yield place, value
-            elif key == "patternProperties" and isinstance(value, dict):
-                yield from ((f"{place}/{escape(name)}", name) for name in value)
-            if key not in ("const", "enum", "default", "examples"):
-                yield from _patterns(value, place)
-    elif isinstance(schema, list):
-        for index, value in enumerate(schema):
-            yield from _patterns(value, f"{path}/{index}")
+class _Targets:
+    """What the references in a schema lead to; each is looked up once."""
 
+    def __init__(self, schema: Any) -> None:
+        self._schema = schema
+        self._registry: Registry[Any] | None = None
+        self._found: dict[str, Any] = {}
 
-def _references(schema: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(schema, dict):
-        for key, value in schema.items():
-            if key in ("$ref", "$dynamicRef", "$recursiveRef") and not isinstance(value, dict):
-                yield f"{path}/{key}", value
-            elif key not in ("const", "enum", "default", "examples"):
-                yield from _references(value, f"{path}/{escape(key)}")
-    elif isinstance(schema, list):
-        for index, value in enumerate(schema):
-            yield from _references(value, f"{path}/{index}")
+    def find(self, reference: str) -> Any:
+        """The schema there; None where there is none."""
+        if reference not in self._found:
+            self._found[reference] = self._look_up(reference)
+        return self._found[reference]
 
-
-def _lost_references(schema: Any, references: set[str]) -> set[str]:
-    """Those of the references that lead nowhere."""
-    if not references:
-        return references
-    registry: Registry[Any] = Registry().with_resource("", DRAFT202012.create_resource(schema))
-    resolver = registry.resolver("")
-    lost: set[str] = set()
-    for reference in references:
+    def _look_up(self, reference: str) -> Any:
+        if not reference.startswith("#"):
+            return None
         try:
-            resolver.lookup(reference)
+            if self._registry is None:
+                self._registry = Registry().with_resource("", DRAFT202012.create_resource(self._schema)).crawl()
+            return self._registry.resolver("").lookup(reference).contents
         except (Unresolvable, ValueError, KeyError, TypeError, AttributeError):
-            lost.add(reference)
-    return lost
+            return None
 
 
-def misfits(schema: Any, data: Any, *, path: str = "", with_templates: bool = False) -> tuple[Issue, ...]:
+def misfits(
+    schema: Any, data: Any, *, path: str = "", with_templates: bool = False, steps: Steps | None = None
+) -> tuple[Issue, ...]:
     """Where the data does not fit the schema (20 places at most), as issues below `path`.
 
-    `with_templates`: strings of the data may hold templates, about whose values nothing is said.
+    `with_templates`: strings of the data may hold templates, about whose values nothing is said. `steps` bounds the
+    work; without it only the references followed are bounded.
     """
     found: list[Issue] = []
+    _steps_left.set(steps)
     _references_left.set(_MAX_REFERENCES)
     try:
         for error in _validator(schema).iter_errors(data):
@@ -191,7 +202,7 @@ def misfits(schema: Any, data: Any, *, path: str = "", with_templates: bool = Fa
             if len(found) == _MAX_MISFITS:
                 break
     except (Unresolvable, RecursionError, _TooComplex):
-        message = "the schema cannot be applied: its references go too far"
+        message = "the schema cannot be applied: its references go too far, or it takes too many steps over this value"
         found.append(Issue(path=path, code="invalid_schema", message=message))
     except ExpressionError:
         message = "the schema cannot be applied: a pattern does not compile"

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-ROOTS = ("inputs", "context", "tasks", "run", "item", "index", "secrets")
-"""The names that a template may begin with; `item` and `index` only in a for_each, `secrets` only in parameters."""
+ROOTS = ("inputs", "context", "tasks", "run", "item", "index", "failure", "secrets")
+"""The names that a template may begin with; `item` and `index` only in a for_each, `failure` only in an on_failure
+task, `secrets` only in parameters."""
 
 TASK_FIELDS = ("output", "state", "error")
 """What `tasks.<name>` has."""
+
+FAILURE_FIELDS = ("task", "kind", "message")
+"""What `failure` has: the failed task (empty where the flow's output could not be made), and why it failed."""
 
 
 def _no_task(name: str) -> Mapping[str, Any]:
@@ -44,9 +48,9 @@ class Scope:
         self.task = task
         self.secret = secret
 
-    def for_item(self, item: Any, index: int) -> Scope:
-        """The same scope for one item of a for_each."""
+    def with_values(self, **values: Any) -> Scope:
+        """The same scope with further names: `item` and `index` of a for_each, or `failure`."""
         scope = Scope.__new__(Scope)
-        scope.values = {**self.values, "item": item, "index": index}
+        scope.values = {**self.values, **values}
         scope.task, scope.secret = self.task, self.secret
         return scope

@@ -10,7 +10,7 @@ from .model import KINDS, KINDS_NOT_YET, Task, WorkflowDefinition
 from .parameters import check_flow_parameters, check_pipeline, check_wait
 from .plan import TaskNode
 from .schemas import misfits
-from .templates import has_template
+from .templates import Template, has_template
 
 
 class Serving:
@@ -48,6 +48,8 @@ class Serving:
             self._type(task, path)
             self._agents(task, path)
         self._fields(task, path)
+        if node.cache_key is not None:
+            self._cache(node, node.cache_key)
 
     def _no_tools(self, task: Task, path: str) -> None:
         if task.required_tools:
@@ -65,6 +67,29 @@ class Serving:
                         f"{field} is about the items of for_each, which the task does not have",
                         patch=[{"op": "remove", "path": f"{path}/{field}"}],
                     )
+
+    def _cache(self, node: TaskNode, key: Template) -> None:
+        path = f"{node.path}/cache"
+        if node.task.type in ("wait", "flow"):
+            self._findings.error(
+                path,
+                "unused_field",
+                f"a task of type {node.task.type} has no output of its own to serve others; tasks that use tools have",
+                patch=[{"op": "remove", "path": path}],
+            )
+        reached = {root for _, expression in key.expressions() for root, *_ in expression.paths}
+        if node.for_each is not None and not reached & {"item", "index"}:
+            self._findings.warn(
+                f"{path}/key",
+                "shared_cache_key",
+                "all items share this key, so one's output serves the others; use item",
+            )
+        elif not reached and not node.parameters.is_constant:
+            self._findings.warn(
+                f"{path}/key",
+                "shared_cache_key",
+                "the key is always the same, though the parameters are not: one run's output serves all others",
+            )
 
     def _type(self, task: Task, path: str) -> None:
         if task.type in KINDS:
@@ -221,10 +246,11 @@ class Serving:
         for name, part in properties.items() if isinstance(properties, dict) else ():
             if name not in filled and isinstance(part, dict) and "default" in part:
                 filled[name] = part["default"]
-        for issue in misfits(schema, filled, path=path, with_templates=True):
+        for issue in misfits(schema, filled, path=path, with_templates=True, steps=self._findings.schema_steps):
             self._findings.error(issue.path, "invalid_inputs", f"the flow it starts refuses this: {issue.message}")
 
 
 def _sub_flows(definition: WorkflowDefinition) -> list[str]:
-    found = [task.parameters.get("flow_id") for task in definition.tasks() if task.type == "flow"]
+    tasks = (*definition.tasks(), *definition.compensations())
+    found = [task.parameters.get("flow_id") for task in tasks if task.type == "flow"]
     return [flow_id for flow_id in found if isinstance(flow_id, str)]

@@ -14,23 +14,37 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from .coercion import NO_MEND, coerce, expected_type
-from .findings import Findings, describe, value_at
+from .findings import Findings, TooManyIssues, describe, value_at
 from .model import (
     DEFINITION,
-    FLOW_FIELDS_NOT_YET,
-    TASK_FIELDS_NOT_YET,
+    Cache,
+    Part,
     Retry,
     Stage,
+    StageTask,
     Task,
     WorkflowDefinition,
 )
 from .names import make_identifier
+from .naming import named_stages, named_tasks
 from .pointers import lookup, pointer
 
 Tokens = tuple[str | int, ...]
 
 _MAX_ERRORS = 1000  # in one round; with more of them nothing else is looked at
 _ROUNDS = 6  # of mending: each uncovers what was hidden by the one before
+_PARTS = ("stages", "tasks", "on_failure")
+_INNER: dict[tuple[type[Part], str | int], type[Part]] = {
+    (WorkflowDefinition, "stages"): Stage,
+    (WorkflowDefinition, "on_failure"): Task,
+    (Stage, "tasks"): StageTask,
+    (StageTask, "on_failure"): Task,
+    (StageTask, "retry"): Retry,
+    (Task, "retry"): Retry,
+    (StageTask, "cache"): Cache,
+    (Task, "cache"): Cache,
+}
+_STAND_INS: dict[str | int, Any] = {"key": "unreadable", "ttl_s": 1.0}  # of a cache, so that the rest can be read
 _SYNONYMS = {
     "dependencies": "depends_on",
     "needs": "depends_on",
@@ -62,6 +76,14 @@ _SYNONYMS = {
     "attempts": "max_attempts",
     "backoff_factor": "backoff",
     "max_delay": "max_delay_s",
+    "ttl": "ttl_s",
+    "ttl_seconds": "ttl_s",
+    "on_error": "on_failure",
+    "compensation": "on_failure",
+    "compensate": "on_failure",
+    "rollback": "on_failure",
+    "undo": "on_failure",
+    "catch": "on_failure",
 }
 
 
@@ -75,12 +97,11 @@ def read_structure(document: dict[str, Any], findings: Findings) -> WorkflowDefi
         try:
             return DEFINITION.validate_python(document)
         except ValidationError as problem:
-            errors = problem.errors(include_url=False, include_context=True)
+            errors = problem.errors(include_url=False, include_input=False)
         for tokens, details in _merge(document, errors[:_MAX_ERRORS]):
             mender.mend(tokens, details)
         if len(errors) > _MAX_ERRORS:
-            findings.error("", "too_many_issues", f"{len(errors) - _MAX_ERRORS:,} more fields are wrong")
-            return None
+            raise TooManyIssues
         if not isinstance(document.get("stages"), list):
             return None
     return None
@@ -99,18 +120,13 @@ def _merge(document: Any, errors: Sequence[ErrorDetails]) -> list[tuple[Tokens, 
     return sorted(places.items(), key=lambda place: place[1][0]["type"] == "missing")  # a rename may fill the gap
 
 
-def _part_of(tokens: Tokens) -> type[WorkflowDefinition | Stage | Task | Retry] | None:
+def _part_of(tokens: Tokens) -> type[Part] | None:
     """The model of the object that holds the place."""
-    keys = tokens[:-1]
-    if not keys:
-        return WorkflowDefinition
-    if keys[0] != "stages":
-        return None
-    if len(keys) == 2:
-        return Stage
-    if len(keys) == 4 and keys[2] == "tasks":
-        return Task
-    return Retry if len(keys) == 5 and keys[4] == "retry" else None
+    part: type[Part] | None = WorkflowDefinition
+    for key in tokens[:-1]:
+        if part is not None and not isinstance(key, int):
+            part = _INNER.get((part, key))
+    return part
 
 
 class _Mender:
@@ -142,12 +158,14 @@ class _Mender:
             return
         patch: list[dict[str, Any]] | None = None
         if field == "name":
-            kind = "stage" if len(tokens) == 3 else "task"
+            kind = "stage" if tokens[-3] == "stages" else "task"
             name = make_identifier(f"{kind}_{int(tokens[-2]) + 1}", self._taken)
             self._taken.add(name)
             patch = [{"op": "add", "path": pointer(*tokens), "value": name}]
             holder["name"] = name
             self._findings.placeholders.add(name)
+        elif field in _STAND_INS:
+            holder[field] = _STAND_INS[field]
         self._findings.error(path, "missing_field", f"the field {field!r} is missing", expected=field, patch=patch)
 
     def _unknown(self, tokens: Tokens) -> None:
@@ -156,17 +174,6 @@ class _Mender:
             return
         model = _part_of(tokens)
         value = holder.pop(field)
-        not_yet = {WorkflowDefinition: FLOW_FIELDS_NOT_YET, Task: TASK_FIELDS_NOT_YET}.get(model or Retry, ())
-        if field in not_yet:
-            if value not in (None, [], {}):
-                self._findings.error(
-                    path,
-                    "not_available_yet",
-                    f"{field} is part of the format, but this version does not do it yet; leave it out",
-                )
-                return
-            self._findings.warn(path, "not_available_yet", f"{field} is not available yet; it is empty and was ignored")
-            return
         if field in ("tasks", "steps") and model is WorkflowDefinition and "stages" not in holder:
             self._put_in_stage(field, value, path)
             return
@@ -207,7 +214,7 @@ class _Mender:
             self._findings.move(copied, path)
 
     def _put_in_stage(self, field: str, value: Any, path: str) -> None:
-        tasks = value if isinstance(value, list) else [value]
+        tasks = value if isinstance(value, list) else [value] if isinstance(value, dict) else []
         self._findings.error(
             path,
             "unknown_field",
@@ -216,9 +223,12 @@ class _Mender:
             patch=[
                 {"op": "add", "path": "/stages", "value": [{"name": "main", "tasks": tasks}]},
                 {"op": "remove", "path": path},
-            ],
+            ]
+            if tasks
+            else None,
         )
-        self._document["stages"] = [{"name": "main", "tasks": copy.deepcopy(tasks)}]
+        own = copy.deepcopy(tasks) or [{"name": self._placeholder()}]
+        self._document["stages"] = [{"name": "main", "tasks": own}]
         for copied in ("/stages", "/stages/0", "/stages/0/tasks"):  # the longest is looked at first
             self._findings.move(copied, path)
 
@@ -231,7 +241,9 @@ class _Mender:
             if tokens[-1] == "name":
                 mend = self._name_of(value, tokens)
             else:
-                mend = NO_MEND if isinstance(tokens[-1], int) and "an object" in types else coerce(value, types)
+                is_part = isinstance(tokens[-1], int) and "an object" in types
+                is_list_of_parts = tokens[-1] in _PARTS and not isinstance(value, dict)  # text or null is no part
+                mend = NO_MEND if is_part or is_list_of_parts else coerce(value, types)
             if mend is NO_MEND and value is None and not self._is_required(tokens):
                 patch = [{"op": "remove", "path": path}]
             else:
@@ -287,15 +299,19 @@ class _Mender:
             return
         if isinstance(holder, list):
             holder[int(key)] = self._stand_in(tokens)
+        elif key in _STAND_INS and isinstance(holder, dict):
+            holder[key] = _STAND_INS[key]
         elif key == "name" and len(tokens) > 1:
             holder[key] = self._placeholder()
+        elif key == "tasks" and len(tokens) == 3:
+            holder[key] = [{"name": self._placeholder()}]
         elif isinstance(holder, dict):
             holder.pop(key, None)
 
     def _stand_in(self, tokens: Tokens) -> Any:
-        if len(tokens) == 2 and tokens[0] == "stages":
+        if tokens[-2] == "stages":
             return {"name": self._placeholder(), "tasks": []}
-        if len(tokens) == 4 and tokens[2] == "tasks":
+        if tokens[-2] in _PARTS:
             return {"name": self._placeholder()}
         return self._placeholder()  # an item of depends_on, required_tools, tags, retry.on
 
@@ -308,12 +324,5 @@ class _Mender:
 
 def _names(document: dict[str, Any]) -> set[str]:
     """Every name of a stage or task in the document."""
-    names: set[str] = set()
-    stages = document.get("stages")
-    for stage in stages if isinstance(stages, list) else ():
-        if isinstance(stage, dict):
-            tasks = stage.get("tasks")
-            for part in (stage, *(tasks if isinstance(tasks, list) else ())):
-                if isinstance(part, dict) and isinstance(part.get("name"), str):
-                    names.add(part["name"])
-    return names
+    parts = (part for _, part in (*named_stages(document), *named_tasks(document)))
+    return {part["name"] for part in parts if isinstance(part.get("name"), str)}

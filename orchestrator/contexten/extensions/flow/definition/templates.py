@@ -6,23 +6,59 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Final
 
-from .expressions import Expression, ExpressionError, ExpressionProblem, compile_expression
+from .expressions import Expression, ExpressionError, ExpressionProblem, code_size, compile_expression
+from .findings import MAX_CODE, MAX_ISSUES, CodeBudget
 from .functions import MAX_TEXT, as_text
 from .pointers import escape
 from .scope import Scope
 
+TOO_MUCH_CODE = (
+    f"the expressions, queries and patterns of a definition have at most {MAX_CODE:,} characters in all (a plain path "
+    "counts for two); split it into sub-flows"
+)
 _OPEN, _CLOSE = "{{", "}}"
 
 
 class TemplateProblem(ValueError):
     """A template that cannot be compiled. `path` is its JSON Pointer, `expression` what stands in the braces."""
 
-    def __init__(self, message: str, path: str, expression: str = "", cause: ExpressionProblem | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        path: str,
+        expression: str = "",
+        cause: ExpressionProblem | None = None,
+        code: str = "invalid_expression",
+    ) -> None:
         super().__init__(message)
         self.message = message
+        self.code = code
         self.path = path
         self.expression = expression
         self.cause = cause
+
+
+class TemplateProblems(list[TemplateProblem]):
+    """The problems of one definition, and what bounds the work of finding them.
+
+    Once it is full, nothing more is compiled.
+    """
+
+    def __init__(self, budget: CodeBudget | None = None) -> None:
+        super().__init__()
+        self.is_full = False
+        self._budget = budget
+
+    def add(self, problem: TemplateProblem) -> None:
+        """Take a problem."""
+        self.append(problem)
+        self.is_full = self.is_full or len(self) > MAX_ISSUES
+
+    def admit(self, source: str, path: str) -> None:
+        """Ask before an expression is compiled. Raises TemplateProblem where there is too much to compile."""
+        if self._budget is not None and not self._budget.admits(source, code_size(source)):
+            self.is_full = True
+            raise TemplateProblem(TOO_MUCH_CODE, path, code="too_large")
 
 
 class Template(ABC):
@@ -49,6 +85,10 @@ class Template(ABC):
     def secrets(self) -> frozenset[str]:
         """The secrets that its expressions name."""
         return frozenset(name for _, expression in self.expressions() for name in expression.names("secrets"))
+
+    def secrets_by_field(self) -> dict[str, frozenset[str]]:
+        """Of a map, the secrets that each of its fields names, of those that name any."""
+        return {}
 
     def test(self, scope: Scope) -> bool:
         """The value as a condition. Raises ExpressionError where it is not true or false."""
@@ -161,6 +201,9 @@ class Fields(Template):
             rendered[key] = field.render(scope)
         return rendered
 
+    def secrets_by_field(self) -> dict[str, frozenset[str]]:
+        return {key: names for key, field in self.fields if (names := field.secrets())}
+
     def expressions(self) -> Iterator[tuple[str, Expression]]:
         for _, field in self.fields:
             yield from field.expressions()
@@ -177,14 +220,14 @@ def has_template(value: Any) -> bool:
     return False
 
 
-def compile_template(value: Any, path: str = "", problems: list[TemplateProblem] | None = None) -> Template:
+def compile_template(value: Any, path: str = "", problems: TemplateProblems | None = None) -> Template:
     """JSON data compiled; `path` is its place in the definition.
 
     Raises TemplateProblem for the first expression that does not compile, unless `problems` is given to
     collect them (the expression is then left out).
     """
     if isinstance(value, str):
-        if _OPEN not in value:
+        if _OPEN not in value or (problems is not None and problems.is_full):
             return Constant(value)
         return _compile_string(value, path, problems)
     if isinstance(value, dict):
@@ -196,21 +239,23 @@ def compile_template(value: Any, path: str = "", problems: list[TemplateProblem]
     return Constant(value)
 
 
-def compile_condition(value: Any, path: str = "", problems: list[TemplateProblem] | None = None) -> Template:
+def compile_condition(value: Any, path: str = "", problems: TemplateProblems | None = None) -> Template:
     """A `when` or `for_each`: an expression with or without braces, or literal data (its templates compiled)."""
     if not isinstance(value, str):
         return compile_template(value, path, problems)
+    if problems is not None and problems.is_full:
+        return Constant(value)
     text = value.strip()
     try:
         if text.startswith(_OPEN):
             parts = split_template(text, path)
             if len(parts) == 1 and not isinstance(parts[0], str):
-                return Value(_compile(parts[0].source, path), path)
-        return Value(_compile(text, path), path)
+                return Value(_compile(parts[0].source, path, problems), path)
+        return Value(_compile(text, path, problems), path)
     except TemplateProblem as problem:
         if problems is None:
             raise
-        problems.append(problem)
+        problems.add(problem)
         return Constant(value)
 
 
@@ -281,7 +326,7 @@ def _skip_string(text: str, position: int) -> int:
     return position
 
 
-def _compile_string(text: str, path: str, problems: list[TemplateProblem] | None) -> Template:
+def _compile_string(text: str, path: str, problems: TemplateProblems | None) -> Template:
     compiled: list[str | Expression] = []
     try:
         for part in split_template(text, path):
@@ -289,22 +334,26 @@ def _compile_string(text: str, path: str, problems: list[TemplateProblem] | None
                 compiled.append(part)
                 continue
             try:
-                compiled.append(_compile(part.source, path))
+                compiled.append(_compile(part.source, path, problems))
             except TemplateProblem as problem:
                 if problems is None:
                     raise
-                problems.append(problem)
+                problems.add(problem)
+                if problems.is_full:
+                    break
     except TemplateProblem as problem:  # braces that are not closed
         if problems is None:
             raise
-        problems.append(problem)
+        problems.add(problem)
         return Constant(text)
     if len(compiled) == 1 and isinstance(compiled[0], Expression):
         return Value(compiled[0], path)
     return Text(tuple(compiled), path)
 
 
-def _compile(source: str, path: str) -> Expression:
+def _compile(source: str, path: str, problems: TemplateProblems | None) -> Expression:
+    if problems is not None:
+        problems.admit(source, path)
     try:
         return compile_expression(source)
     except ExpressionProblem as problem:

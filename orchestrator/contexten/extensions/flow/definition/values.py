@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 from .pointers import escape
@@ -16,6 +17,14 @@ MAX_INTEGER = 2**53
 _INFINITY = float("inf")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
+
+
+_CONTAINERS = (dict, list)
+
+
+def as_timestamp(moment: datetime) -> str:
+    """An aware time as CEL writes timestamps: RFC 3339 in UTC, with Z."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 class NotJson(ValueError):
@@ -60,6 +69,15 @@ def check_json(value: Any, *, max_bytes: int) -> str:
     if size > max_bytes:
         raise _too_large(max_bytes)
     return text
+
+
+def copy_json(value: Any) -> Any:
+    """JSON data anew: what may be changed is copied at every level, the rest is shared."""
+    if type(value) is dict:
+        return {key: copy_json(inner) if type(inner) in _CONTAINERS else inner for key, inner in value.items()}
+    if type(value) is list:
+        return [copy_json(inner) if type(inner) in _CONTAINERS else inner for inner in value]
+    return value
 
 
 class _TooLarge(Exception):

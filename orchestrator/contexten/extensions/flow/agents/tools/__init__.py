@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from contexten.extensions.flow.agents.tools.data_processor import DataProcessor
-from contexten.extensions.flow.agents.tools.file_reader import FileReader
-from contexten.extensions.flow.agents.tools.file_writer import FileWriter
-from contexten.extensions.flow.agents.tools.http_client import HttpClient
-from contexten.extensions.flow.agents.tools.json_parser import JsonParser
-from contexten.extensions.flow.agents.tools.python import ENABLE_FUNCTIONS, Python
-from contexten.extensions.flow.agents.tools.shell import ENABLE_COMMANDS, Shell
-from contexten.extensions.flow.agents.tools.tool import ABSENT, Absent, Tool, ToolEnvironment, ToolParameters, body_of
-from contexten.extensions.flow.agents.tools.wait import Wait
-from contexten.extensions.flow.settings import FlowSettings
+from ...settings import FlowSettings
+from .data_processor import DataProcessor
+from .file_reader import FileReader
+from .file_writer import FileWriter
+from .http_client import HttpClient
+from .json_parser import JsonParser
+from .python import ENABLE_FUNCTIONS, Python
+from .shell import ENABLE_COMMANDS, Shell
+from .tool import ABSENT, Absent, Tool, ToolEnvironment, ToolParameters, body_of
+from .wait import Wait
 
 __all__ = [
     "ABSENT",

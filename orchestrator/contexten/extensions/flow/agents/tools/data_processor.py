@@ -8,13 +8,13 @@ import anyio
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import override
 
-from contexten.extensions.flow.agents.protocol import AttemptContext, Json
-from contexten.extensions.flow.agents.tools.daemon_thread import call_in_daemon_thread
-from contexten.extensions.flow.agents.tools.tool import Absent, Tool, ToolEnvironment, ToolParameters, body_of
-from contexten.extensions.flow.definition.expressions import compile_expression
-from contexten.extensions.flow.definition.scope import Scope
-from contexten.extensions.flow.definition.values import NotJson, check_json
-from contexten.extensions.flow.errors import AttemptError
+from ...definition.expressions import compile_expression
+from ...definition.scope import Scope
+from ...definition.values import NotJson, check_json
+from ...errors import AttemptError
+from ..protocol import AttemptContext, Json
+from .daemon_thread import call_in_daemon_thread
+from .tool import Absent, Tool, ToolEnvironment, ToolParameters, body_of
 
 _ROOTS = ("data",)
 _INLINE_WEIGHT = 2000  # values; a query over them takes a few milliseconds, one over more goes to a worker thread
@@ -43,7 +43,7 @@ class DataProcessorParameters(ToolParameters):
     @field_validator("query")
     @classmethod
     def _check_query(cls, query: str | None) -> str | None:
-        from contexten.extensions.flow.agents.tools.jmespath_query import check_query
+        from .jmespath_query import check_query
 
         if query is not None:
             check_query(query)
@@ -72,6 +72,7 @@ class DataProcessor(Tool[DataProcessorParameters]):
         "shaping, `data` in scope). Output: the result, null where a query finds nothing."
     )
     piped = frozenset({"data"})
+    code = frozenset({"query", "expression"})
     parameters = DataProcessorParameters
 
     def __init__(self) -> None:
@@ -85,7 +86,7 @@ class DataProcessor(Tool[DataProcessorParameters]):
         context: AttemptContext,
         environment: ToolEnvironment,
     ) -> Json:
-        from contexten.extensions.flow.agents.tools.jmespath_query import weigh
+        from .jmespath_query import weigh
 
         if "data" in parameters.model_fields_set:
             data = parameters.data
@@ -111,7 +112,7 @@ def _process(parameters: DataProcessorParameters, data: Json, max_bytes: int) ->
 
 
 def _query(query: str, data: Json) -> Json:
-    from contexten.extensions.flow.agents.tools.jmespath_query import QueryError, run_query
+    from .jmespath_query import QueryError, run_query
 
     try:
         return run_query(query, data)

@@ -10,13 +10,13 @@ import anyio
 from pydantic import Field
 from typing_extensions import override
 
-from contexten.extensions.flow.agents.protocol import AttemptContext, Json
-from contexten.extensions.flow.agents.tools.daemon_thread import call_in_daemon_thread
-from contexten.extensions.flow.agents.tools.folders import Folders
-from contexten.extensions.flow.agents.tools.formats import Format, FormatError, decode
-from contexten.extensions.flow.agents.tools.tool import Absent, Tool, ToolEnvironment, ToolParameters
-from contexten.extensions.flow.errors import AttemptError, Issue
-from contexten.extensions.flow.settings import FlowSettings
+from ...errors import AttemptError, Issue
+from ...settings import FlowSettings
+from ..protocol import AttemptContext, Json
+from .daemon_thread import call_in_daemon_thread
+from .folders import Folders
+from .formats import Format, FormatError, decode
+from .tool import Absent, Tool, ToolEnvironment, ToolParameters
 
 _BY_SUFFIX: dict[str, Format] = {".json": "json", ".csv": "csv"}
 

@@ -10,12 +10,12 @@ import anyio.to_thread
 from pydantic import Field
 from typing_extensions import override
 
-from contexten.extensions.flow.agents.protocol import AttemptContext, Json
-from contexten.extensions.flow.agents.tools.folders import Folders
-from contexten.extensions.flow.agents.tools.formats import Format, FormatError, encode
-from contexten.extensions.flow.agents.tools.tool import Absent, Tool, ToolEnvironment, ToolParameters, body_of
-from contexten.extensions.flow.errors import AttemptError, Issue
-from contexten.extensions.flow.settings import FlowSettings
+from ...errors import AttemptError, Issue
+from ...settings import FlowSettings
+from ..protocol import AttemptContext, Json
+from .folders import Folders
+from .formats import Format, FormatError, encode
+from .tool import Absent, Tool, ToolEnvironment, ToolParameters, body_of
 
 
 class FileWriterParameters(ToolParameters):

@@ -19,9 +19,9 @@ import httpcore
 import httpx
 from typing_extensions import override
 
-from contexten.extensions.flow.agents.tools.addresses import HostAllowance, is_public, literal_address
-from contexten.extensions.flow.agents.tools.daemon_thread import call_in_daemon_thread
-from contexten.extensions.flow.errors import AttemptError
+from ...errors import AttemptError
+from .addresses import HostAllowance, is_public, literal_address
+from .daemon_thread import call_in_daemon_thread
 
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 """Answers the IP addresses of a host; raises OSError where it has none."""

@@ -11,16 +11,16 @@ import anyio.to_thread
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import override
 
-from contexten.extensions.flow.agents.protocol import AttemptContext, Json
-from contexten.extensions.flow.agents.tools.addresses import HostAllowance, is_private_literal
-from contexten.extensions.flow.agents.tools.formats import Format
-from contexten.extensions.flow.agents.tools.tool import Absent, Tool, ToolEnvironment, ToolParameters
-from contexten.extensions.flow.errors import Issue
-from contexten.extensions.flow.settings import FlowSettings
+from ...errors import Issue
+from ...settings import FlowSettings
+from ..protocol import AttemptContext, Json
+from .addresses import HostAllowance, is_private_literal
+from .formats import Format
+from .tool import Absent, Tool, ToolEnvironment, ToolParameters
 
 if TYPE_CHECKING:
-    from contexten.extensions.flow.agents.tools.guarded_transport import Resolver
-    from contexten.extensions.flow.agents.tools.http_exchange import HttpExchange
+    from .guarded_transport import Resolver
+    from .http_exchange import HttpExchange
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _NOT_IN_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -123,7 +123,7 @@ class HttpClient(Tool[HttpClientParameters]):
 
     def _make_exchange(self) -> HttpExchange:
         # Imported at the first call, off the event loop: httpx and the certificates take a good part of a second.
-        from contexten.extensions.flow.agents.tools.http_exchange import HttpExchange
+        from .http_exchange import HttpExchange
 
         return HttpExchange(self._allowance, self._resolver, max_bytes=self._max_bytes)
 

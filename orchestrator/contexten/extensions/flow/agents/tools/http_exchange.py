@@ -18,16 +18,16 @@ import anyio
 import anyio.to_thread
 import httpx
 
-from contexten.extensions.flow.agents.protocol import Json
-from contexten.extensions.flow.agents.tools.addresses import HostAllowance
-from contexten.extensions.flow.agents.tools.formats import Format, FormatError, decode, decode_text
-from contexten.extensions.flow.agents.tools.guarded_transport import GuardedTransport, Resolver, SystemResolver
-from contexten.extensions.flow.agents.tools.http_client import HttpClientParameters
-from contexten.extensions.flow.agents.tools.json_text import dump_json, mend_text
-from contexten.extensions.flow.agents.tools.tool import ToolEnvironment
-from contexten.extensions.flow.clock import Clock
-from contexten.extensions.flow.errors import AttemptError
-from contexten.extensions.flow.recovery.kinds import kind_of_status
+from ...clock import Clock
+from ...errors import AttemptError
+from ...recovery.kinds import kind_of_status
+from ..protocol import Json
+from .addresses import HostAllowance
+from .formats import Format, FormatError, decode, decode_text
+from .guarded_transport import GuardedTransport, Resolver, SystemResolver
+from .http_client import HttpClientParameters
+from .json_text import dump_json, mend_text
+from .tool import ToolEnvironment
 
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 MAX_REDIRECTS = 10
@@ -263,7 +263,7 @@ def _without_secrets(hop: _Hop, environment: ToolEnvironment) -> _Hop:
     }
     sent = vault.found_in(str(hop.url))
     if hop.content is not None:
-        # A secret that was changed by an expression is not found in the body: all that were used may be in there.
+        # Not all forms can be found in a body: all secrets that were used may be in there.
         sent |= vault.found_in(hop.content.decode("utf-8", "replace")) | environment.secret_names
     for name in sorted(sent):
         if not vault.granted_to_host(name, _host_with_port(hop.url)):

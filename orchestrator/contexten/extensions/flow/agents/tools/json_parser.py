@@ -10,10 +10,10 @@ import jsonpointer
 from pydantic import Field, field_validator
 from typing_extensions import override
 
-from contexten.extensions.flow.agents.protocol import AttemptContext, Json
-from contexten.extensions.flow.agents.tools.json_text import JsonTextError, parse_json
-from contexten.extensions.flow.agents.tools.tool import Absent, Tool, ToolEnvironment, ToolParameters, body_of
-from contexten.extensions.flow.errors import AttemptError
+from ...errors import AttemptError
+from ..protocol import AttemptContext, Json
+from .json_text import JsonTextError, parse_json
+from .tool import Absent, Tool, ToolEnvironment, ToolParameters, body_of
 
 _INLINE_CHARS = 1 << 16  # parses in about a millisecond; more goes to a worker thread
 

@@ -12,12 +12,12 @@ import anyio
 from pydantic import Field
 from typing_extensions import override
 
-from contexten.extensions.flow.agents.protocol import AttemptContext, Json
-from contexten.extensions.flow.agents.tools.daemon_thread import call_in_daemon_thread
-from contexten.extensions.flow.agents.tools.tool import Absent, Tool, ToolEnvironment, ToolParameters, body_of
-from contexten.extensions.flow.definition.values import NotJson, check_json
-from contexten.extensions.flow.errors import AttemptError
-from contexten.extensions.flow.settings import FlowSettings
+from ...definition.values import NotJson, check_json
+from ...errors import AttemptError
+from ...settings import FlowSettings
+from ..protocol import AttemptContext, Json
+from .daemon_thread import call_in_daemon_thread
+from .tool import Absent, Tool, ToolEnvironment, ToolParameters, body_of
 
 ENABLE_FUNCTIONS = (
     "name the functions in allow_functions in the settings (CONTEXTEN_FLOW_ALLOW_FUNCTIONS=package.module:function)"

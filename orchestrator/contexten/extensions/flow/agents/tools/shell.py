@@ -15,15 +15,15 @@ import anyio.to_thread
 from pydantic import Field, StringConstraints, field_validator
 from typing_extensions import override
 
-from contexten.extensions.flow.agents.protocol import AttemptContext, Json
-from contexten.extensions.flow.agents.tools.command import MAX_OUTPUT_BYTES, CommandResult, run_command
-from contexten.extensions.flow.agents.tools.folders import Folders
-from contexten.extensions.flow.agents.tools.formats import decode_text
-from contexten.extensions.flow.agents.tools.json_text import dump_json
-from contexten.extensions.flow.agents.tools.tool import Absent, Tool, ToolEnvironment, ToolParameters, body_of
-from contexten.extensions.flow.errors import AttemptError
-from contexten.extensions.flow.recovery.kinds import classify
-from contexten.extensions.flow.settings import FlowSettings
+from ...errors import AttemptError
+from ...recovery.kinds import classify
+from ...settings import FlowSettings
+from ..protocol import AttemptContext, Json
+from .command import MAX_OUTPUT_BYTES, CommandResult, run_command
+from .folders import Folders
+from .formats import decode_text
+from .json_text import dump_json
+from .tool import Absent, Tool, ToolEnvironment, ToolParameters, body_of
 
 ENABLE_COMMANDS = "name the commands in allow_commands in the settings (CONTEXTEN_FLOW_ALLOW_COMMANDS=git,jq)"
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "SYSTEMROOT")

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from contexten.extensions.flow.agents.protocol import AttemptContext, Json
-from contexten.extensions.flow.agents.secrets import SecretVault
-from contexten.extensions.flow.clock import Clock
-from contexten.extensions.flow.definition.catalog import ToolSpec
-from contexten.extensions.flow.errors import Issue
-from contexten.extensions.flow.settings import FlowSettings
+from ...clock import Clock
+from ...definition.catalog import ToolSpec
+from ...errors import Issue
+from ...settings import FlowSettings
+from ..protocol import AttemptContext, Json
+from ..secrets import SecretVault
 
 
 class ToolParameters(BaseModel):
@@ -58,6 +58,8 @@ class Tool(ABC, Generic[ParametersT]):
     """For the agent that must choose: what it does, what it gives back."""
     piped: ClassVar[frozenset[str]] = frozenset()
     """Parameters that default to the output of the tool before."""
+    code: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that are programs, parsed where they are checked."""
     parameters: type[ParametersT]
 
     @abstractmethod
@@ -81,6 +83,7 @@ class Tool(ABC, Generic[ParametersT]):
             description=self.description,
             parameters=self.parameters,
             piped=self.piped,
+            code=self.code,
             warnings=self.warnings,
         )
 

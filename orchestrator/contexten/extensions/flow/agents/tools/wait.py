@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from pydantic import AwareDatetime, Field, model_validator
 from typing_extensions import override
 
-from contexten.extensions.flow.agents.protocol import AttemptContext, Json
-from contexten.extensions.flow.agents.tools.tool import Absent, Tool, ToolEnvironment, ToolParameters
+from ...definition.values import as_timestamp
+from ..protocol import AttemptContext, Json
+from .tool import Absent, Tool, ToolEnvironment, ToolParameters
 
 _MAX_SECONDS = 366 * 24 * 3600.0
 
@@ -49,9 +48,5 @@ class Wait(Tool[WaitParameters]):
             seconds = parameters.seconds or 0.0
         await clock.sleep(seconds)
         if isinstance(previous, Absent):
-            return {"waited_until": _text(clock.now())}
+            return {"waited_until": as_timestamp(clock.now())}
         return previous
-
-
-def _text(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
