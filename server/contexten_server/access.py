@@ -1,20 +1,17 @@
-"""Who may call over HTTP: hosts and origins against DNS rebinding, bearer tokens, and the end of streams with the
-server."""
+"""What reaches the server over HTTP: hosts and origins against DNS rebinding, callers that are authenticated, and the
+end of streams with the server."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Sequence
-from ipaddress import ip_address
-
 import anyio
-from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
-from mcp.server.auth.provider import AccessToken
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
+from pydantic import AnyHttpUrl
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from contexten.extensions.flow.addresses import is_loopback
+from contexten.extensions.flow.settings import FlowSettings
+from contexten_server.authentication import Authentication, NotAdmitted
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Paths that anybody may ask: they tell nothing but that the process lives."""
@@ -31,50 +28,47 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches that address."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def check_bind(host: str, tokens: Sequence[str]) -> None:
-    """Raises BindRefused where others could reach the server without a token."""
-    if not is_loopback(host) and not tokens:
+def check_bind(host: str, settings: FlowSettings) -> None:
+    """Raises BindRefused where others could reach the server and anybody may call."""
+    if not is_loopback(host) and not settings.tokens and not settings.oauth_issuer:
         raise BindRefused(
             f"refusing to listen on {host or 'all addresses'} without authentication: "
             "anybody who reaches it could run flows. "
-            "Set CONTEXTEN_FLOW_TOKENS to one or more bearer tokens, or bind to 127.0.0.1."
+            "Set CONTEXTEN_FLOW_TOKENS to one or more bearer tokens, or CONTEXTEN_FLOW_OAUTH_ISSUER and "
+            "CONTEXTEN_FLOW_OAUTH_RESOURCE to an authorization server and this server's URL, or bind to 127.0.0.1."
         )
 
 
-def security_for(host: str) -> TransportSecuritySettings:
-    """Which Host and Origin headers are taken: the bound address and this machine's names, on any port.
+def security_for(host: str, resource: str | None = None) -> TransportSecuritySettings:
+    """Which Host and Origin headers are taken: the bound address and this machine's names, on any port, and those of
+    `resource`, the URL by which clients know this server, where it is given.
 
     Bound to every address, the names by which clients come are not known; there the tokens, which a browser does
-    not send by
-    itself, are the guard.
+    not send by itself, are the guard.
     """
     if host in ("", "0.0.0.0", "::"):  # noqa: S104 - compared with, not bound
         return TransportSecuritySettings(enable_dns_rebinding_protection=False)
     names = dict.fromkeys((bracketed(host), *_LOOPBACK_NAMES))
-    return TransportSecuritySettings(
-        enable_dns_rebinding_protection=True,
-        allowed_hosts=[form for name in names for form in (name, f"{name}:*")],
-        allowed_origins=[f"{scheme}://{form}" for scheme in ("http", "https") for n in names for form in (n, f"{n}:*")],
-    )
+    hosts = [form for name in names for form in (name, f"{name}:*")]
+    origins = [f"{scheme}://{form}" for scheme in ("http", "https") for form in hosts]
+    if resource:
+        url = AnyHttpUrl(resource)  # as browsers and clients write it
+        name = url.host or ""
+        is_default = url.port == {"http": 80, "https": 443}[url.scheme]
+        hosts += [f"{name}:{url.port}", *([name] if is_default else [])]
+        origins.append(f"{url.scheme}://{name}" if is_default else f"{url.scheme}://{name}:{url.port}")
+    return TransportSecuritySettings(enable_dns_rebinding_protection=True, allowed_hosts=hosts, allowed_origins=origins)
 
 
 class Guard:
-    """An ASGI application behind checks of host, origin and token."""
+    """An ASGI application behind checks of host, origin and, where there is an authentication, who calls."""
 
-    def __init__(self, app: ASGIApp, *, security: TransportSecuritySettings, tokens: Sequence[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, security: TransportSecuritySettings, authentication: Authentication | None
+    ) -> None:
         self._app = app
         self._security = TransportSecurityMiddleware(security)
-        self._tokens = [token.encode() for token in tokens]
+        self._authentication = authentication
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
@@ -85,46 +79,14 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, send)
             return
-        if self._tokens:
-            token = self._token(request)
-            if token is None:
-                await _unauthorized(request)(scope, receive, send)
+        if self._authentication is not None and scope["path"] not in self._authentication.open_paths:
+            try:
+                user = await self._authentication.admit(request)
+            except NotAdmitted as refused:
+                await refused.response(scope, receive, send)
                 return
-            # A session belongs to the token that began it; the SDK compares this user for it.
-            client_id = hashlib.sha256(token).hexdigest()[:16]
-            user = AuthenticatedUser(AccessToken(token="", client_id=client_id, scopes=[]))
-            scope = {**scope, "user": user}
+            scope = {**scope, "user": user}  # the SDK compares it for whose a session is
         await self._app(scope, receive, send)
-
-    def _token(self, request: Request) -> bytes | None:
-        """The valid token of the request. All are compared, in constant time."""
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            return None
-        offered = given.strip().encode()
-        found: bytes | None = None
-        for token in self._tokens:
-            if hmac.compare_digest(token, offered):
-                found = token
-        return found
-
-
-def _unauthorized(request: Request) -> JSONResponse:
-    given = "authorization" in request.headers
-    challenge = 'Bearer realm="contexten-flow"' + (', error="invalid_token"' if given else "")
-    message = "This bearer token is not accepted." if given else "Send a bearer token: Authorization: Bearer TOKEN."
-    return JSONResponse(
-        {
-            "error": {
-                "code": "unauthorized",
-                "message": message,
-                "retryable": False,
-                "next": "Ask the operator for a token.",
-            }
-        },
-        status_code=401,
-        headers={"WWW-Authenticate": challenge},
-    )
 
 
 class EndWithServer:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from contexten.extensions.flow.errors import FlowError
 from contexten_server.access import BindRefused, EndWithServer, Guard, bracketed, security_for
 from contexten_server.assembly import program_version
+from contexten_server.authentication import Authentication
 from contexten_server.stopping import Stop
 from contexten_tools import App, ToolServer
 
@@ -56,7 +57,8 @@ def bind(host: str, port: int) -> socket.socket:
 
 def http_app(server: ToolServer, app: App, *, host: str, stopping: anyio.Event | None = None) -> ASGIApp:
     """The whole HTTP application, guarded. `stopping` ends its open streams when set."""
-    security = security_for(host)
+    security = security_for(host, app.settings.oauth_resource)
+    authentication = Authentication.of(app.settings)
     streamable = server.streamable_http_app(transport_security=security, host=host)
     server.session_manager.session_idle_timeout = _IDLE_SESSION_S
 
@@ -91,12 +93,13 @@ def http_app(server: ToolServer, app: App, *, host: str, stopping: anyio.Event |
             Route("/", index),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
+            *(authentication.routes if authentication is not None else ()),
             *streamable.routes,
             *server.sse_app(transport_security=security, host=host).routes,
         ],
         lifespan=lifespan,
     )
-    guarded: ASGIApp = Guard(application, security=security, tokens=app.settings.tokens)
+    guarded: ASGIApp = Guard(application, security=security, authentication=authentication)
     return guarded if stopping is None else EndWithServer(guarded, stopping)
 
 

@@ -162,7 +162,7 @@ def _serve_http(
     except UnknownToolset as error:
         return _refuse(str(error), EXIT_USAGE)
     try:
-        check_bind(host, settings.tokens)
+        check_bind(host, settings)
         sock = bind(host, port)
     except BindRefused as error:
         return _refuse(str(error), EXIT_REFUSED)

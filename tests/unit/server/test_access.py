@@ -2,22 +2,25 @@
 
 import pytest
 
-from contexten_server.access import BindRefused, bracketed, check_bind, is_loopback, security_for
+from contexten.extensions.flow.addresses import is_loopback
+from contexten.extensions.flow.settings import FlowSettings
+from contexten_server.access import BindRefused, bracketed, check_bind, security_for
 from contexten_server.http import bind
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.5.6.7", "localhost", "::1", "[::1]"])
 def test_this_machine_needs_no_token(host: str) -> None:
     assert is_loopback(host)
-    check_bind(host, ())
+    check_bind(host, FlowSettings())
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.5", "example.com", "fe80::1"])
 def test_any_other_address_needs_one(host: str) -> None:
     assert not is_loopback(host)
     with pytest.raises(BindRefused, match="CONTEXTEN_FLOW_TOKENS"):
-        check_bind(host, ())
-    check_bind(host, ("token",))
+        check_bind(host, FlowSettings())
+    check_bind(host, FlowSettings(tokens=("token",)))
+    check_bind(host, FlowSettings(oauth_issuer="https://auth.example.com", oauth_resource="https://flows.example.com"))
 
 
 def test_the_bound_address_and_this_machine_are_the_hosts_that_are_taken() -> None:
@@ -26,6 +29,20 @@ def test_the_bound_address_and_this_machine_are_the_hosts_that_are_taken() -> No
     assert {"192.168.1.5:*", "127.0.0.1:*", "localhost:*", "[::1]:*"} <= set(security.allowed_hosts)
     assert "http://192.168.1.5:*" in security.allowed_origins
     assert "http://evil.example:*" not in security.allowed_origins
+
+
+@pytest.mark.parametrize(
+    ("resource", "hosts", "origin"),
+    [
+        ("https://Flows.example.com/mcp", {"flows.example.com", "flows.example.com:443"}, "https://flows.example.com"),
+        ("http://flows.example.com:8080", {"flows.example.com:8080"}, "http://flows.example.com:8080"),
+        ("https://[2001:db8::1]/mcp", {"[2001:db8::1]", "[2001:db8::1]:443"}, "https://[2001:db8::1]"),
+    ],
+)
+def test_the_name_by_which_clients_know_the_server_is_taken_too(resource: str, hosts: set[str], origin: str) -> None:
+    plain, security = security_for("127.0.0.1"), security_for("127.0.0.1", resource)
+    assert set(security.allowed_hosts) - set(plain.allowed_hosts) == hosts
+    assert set(security.allowed_origins) - set(plain.allowed_origins) == {origin}
 
 
 def test_bound_to_all_addresses_the_token_is_the_guard() -> None:

@@ -88,6 +88,12 @@ def test_text_that_is_no_json_object_is_refused(text: str) -> None:
     assert refused(flow_id="f", inputs=text).issues[0].code in ("malformed_json", "wrong_type")
 
 
+def test_text_with_a_key_twice_is_refused_with_its_place() -> None:
+    (issue,) = refused(flow_id="f", inputs='{"a": {"b": 1, "b": 2}}').issues
+    assert issue.code == "malformed_json"
+    assert "/a/b" in issue.message
+
+
 def test_arguments_that_are_no_object_are_told_as_such() -> None:
     issue = refused(**{MALFORMED: [1]}).issues[0]
     assert (issue.path, issue.code, issue.got) == ("", "malformed_json", "array")
