@@ -62,13 +62,16 @@ _HTTP_KINDS = {
 }
 
 
-def classify(exc: BaseException) -> str:
+def classify(exc: BaseException, rules: Callable[[BaseException], str | None] | None = None) -> str:
     """The kind of a failure.
 
-    An exception's own `kind` (a lower-case word) wins; then come the kinds that its class tells; plain
-    Exception and RuntimeError, which tell nothing, are an agent's failure; any other class is its name in
-    snake case (`CustomError` is custom_error). A group counts as its members where they agree.
+    What `rules` answer, where they answer anything, goes before all else. Then an exception's own `kind` (a
+    lower-case word) wins; then come the kinds that its class tells; plain Exception and RuntimeError, which tell
+    nothing, are an agent's failure; any other class is its name in snake case (`CustomError` is custom_error). A
+    group counts as its members where they agree.
     """
+    if rules is not None and (told := rules(exc)) is not None:
+        return told
     try:
         own = getattr(exc, "kind", None)
     except Exception:  # noqa: BLE001 - a property of a stranger's exception may raise anything
@@ -76,7 +79,7 @@ def classify(exc: BaseException) -> str:
     if isinstance(own, str) and _KIND.fullmatch(own):
         return str(own)
     if isinstance(exc, BaseExceptionGroup):
-        kinds = {classify(member) for member in exc.exceptions}
+        kinds = {classify(member, rules) for member in exc.exceptions}
         return kinds.pop() if len(kinds) == 1 else AGENT_FAILURE
     for recognise in _RECOGNISERS:
         kind = recognise(exc)
@@ -140,6 +143,14 @@ def kind_of_status(status: int) -> str:
     if status == 429:
         return RATE_LIMIT
     return NETWORK if status >= 500 else INVALID
+
+
+def check_kind(value: object) -> None:
+    """Raise ValueError, with what may be meant, where no failure can have it as its kind."""
+    if not isinstance(value, str) or not _KIND.fullmatch(value):
+        meant = _snake_case(str(value))
+        example = "custom_error" if meant == UNKNOWN else meant
+        raise ValueError(f"{value!r} is no kind of failure: kinds are words in lower case, such as {example}")
 
 
 def _snake_case(name: str) -> str:
