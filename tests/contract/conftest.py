@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -14,11 +18,13 @@ import pytest
 from contexten.extensions.flow.states import RunState, TaskState
 from contexten.extensions.flow.store import ClaimedRun, NewRun, RunMove, Store, StoredText, TaskMove, TaskRow
 from contexten.extensions.flow.store.advances import Advance
-from contexten.extensions.flow.store.claims import claim
 from contexten.extensions.flow.store.flows import SaveFlow, create
+from contexten.extensions.flow.store.queue import Rules, claim
 from contexten.extensions.flow.store.submissions import submit
+from contexten.extensions.flow.strategies import Fifo
 
 FLOW = "flow"
+NOBODY = 65534
 DEFINITION = '{"stages": [{"name": "s", "tasks": [{"name": "a"}, {"name": "b"}]}]}'
 DONE = (TaskState.COMPLETED, TaskState.SKIPPED)
 FAULTS = {
@@ -78,6 +84,37 @@ def database(tmp_path: Path) -> Path:
     return tmp_path / "flow.sqlite3"
 
 
+@contextmanager
+def another_user(folder: Path) -> Iterator[None]:
+    """Make root another user, whom file permissions hold, and give that user the folder."""
+    was_root = os.geteuid() == 0
+    if was_root:
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, 0)
+    try:
+        yield
+    finally:
+        if was_root:
+            os.setresuid(0, 0, 0)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can get to."""
+    folder = Path(tempfile.mkdtemp(prefix="contexten-"))
+    yield folder
+    folder.chmod(0o700)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def unprivileged(open_folder: Path) -> Iterator[Path]:
+    """A folder of a user whom file permissions hold: root is made another user for the test."""
+    with another_user(open_folder):
+        yield open_folder
+
+
 @pytest.fixture
 async def store(database: Path) -> AsyncIterator[Store]:
     store = Store(database)
@@ -129,7 +166,13 @@ class Hand:
         return (await self.store.write(lambda tx: submit(tx, run))).run_id
 
     async def claim(self, owner: str = "srv_1", limit: int = 100, max_concurrent: int = 100) -> list[ClaimedRun]:
-        return await self.store.write(lambda tx: claim(tx, owner, 2.0, limit=limit, max_concurrent=max_concurrent))
+        return await self.store.write(
+            lambda tx: (
+                claim(
+                    tx, owner, 2.0, limit=limit, rules=Rules(strategy=Fifo(), max_concurrent_flows=max_concurrent)
+                ).runs
+            )
+        )
 
     async def running(self) -> ClaimedRun:
         """A run that is running, owned by srv_1, with no task started."""

@@ -12,6 +12,7 @@ import pytest
 
 from contexten.extensions.flow.errors import StoreError
 from contexten.extensions.flow.execution import conductor as conductor_module
+from contexten.extensions.flow.execution import intake as intake_module
 from contexten.extensions.flow.execution import run as run_module
 from contexten.extensions.flow.service import FlowService
 from contexten.extensions.flow.settings import FlowSettings
@@ -73,7 +74,8 @@ async def service(
     disk: Disk, database: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[FlowService]:
     monkeypatch.setattr(run_module, "STORE_RETRY_S", 0.005)
-    monkeypatch.setattr(conductor_module, "CLAIM_RETRY_S", 0.005)
+    monkeypatch.setattr(conductor_module, "TAKE_BACK_S", 0.005)
+    monkeypatch.setattr(intake_module, "RETRY_S", 0.005)
     async with FlowService(FlowSettings(database=database, stop_grace_s=0.1), agents=[gate]) as service:
         await service.create_flow(flow_id="child", workflow_def=CHILD)
         yield service

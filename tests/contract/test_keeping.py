@@ -16,7 +16,7 @@ from contexten.extensions.flow.settings import FlowSettings
 from contexten.extensions.flow.states import RunState, TaskState
 from contexten.extensions.flow.store import NewRun, StoredText
 from contexten.extensions.flow.store.cursors import decode, encode
-from contexten.extensions.flow.store.retention import prune
+from contexten.extensions.flow.store.retention import prune, prune_entries, prune_flows
 from contexten.extensions.flow.store.verify import verify
 
 from .conftest import Hand, task_move
@@ -192,7 +192,160 @@ async def test_a_flow_whose_latest_run_was_pruned_is_idle(service: FlowService) 
     assert flow.state == "idle"
 
 
+async def test_where_the_latest_run_of_a_flow_was_pruned_the_one_before_is_its_latest(hand: Hand) -> None:
+    first, second, last = [await finished(hand, ended_at) for ended_at in (30.0, 20.0, 10.0)]
+    assert await latest(hand) == last
+    await hand.store.write(lambda tx: prune(tx, ended_before=25.0, keep=100))
+    assert await runs(hand) == {first}
+    assert await latest(hand) == first
+    await hand.store.write(lambda tx: prune(tx, ended_before=35.0, keep=100))
+    assert await latest(hand) is None
+    assert second != first
+
+
+async def latest(hand: Hand) -> str | None:
+    (row,) = await hand.store.rows("SELECT latest_run_id FROM flows")
+    return str(row[0]) if row[0] else None
+
+
+SMALL = {"stages": [{"name": "s", "tasks": [say("a", 1)]}]}
+FAR = 1e12
+
+
+async def flow_ids(service: FlowService) -> set[str]:
+    return {row[0] for row in await service._store.rows("SELECT flow_id FROM flows")}
+
+
+async def test_an_unlisted_flow_goes_when_nothing_refers_to_it_any_more(service: FlowService) -> None:
+    using = {"stages": [{"name": "s", "tasks": [{"name": "sub", "type": "flow", "parameters": {"flow_id": "used"}}]}]}
+    with anyio.fail_after(10):
+        await service.create_flow(flow_id="listed", workflow_def=SMALL)
+        for flow_id, definition in (("unlisted", SMALL), ("used", SMALL), ("user", using)):
+            run = await service.execute_flow(flow_id=flow_id, workflow_def=definition)
+            await service.wait(run.run_id)
+        every = {"listed", "unlisted", "used", "user"}
+
+        async def pruned(saved_before: float = FAR, keep: int = 100) -> list[str]:
+            return await service._store.write(
+                lambda tx: prune_flows(tx, at=1.0, saved_before=saved_before, keep=keep),
+            )
+
+        assert await pruned() == []  # each has a run
+        await service._store.write(lambda tx: prune(tx, ended_before=FAR, keep=100))
+        assert await pruned(saved_before=0.0) == []  # they are new
+        assert await flow_ids(service) == every
+        assert set(await pruned()) == {"unlisted", "user"}
+        assert await flow_ids(service) == {"listed", "used"}
+        assert await pruned() == ["used"]  # now that its user is gone
+        assert await pruned() == []
+    assert (await service.verify()).ok
+    gone = [event for event in await service.events() if event.type == "flow.pruned"]
+    assert len(gone) == 3
+
+
+async def test_unlisted_flows_beyond_the_number_go_oldest_first(service: FlowService) -> None:
+    with anyio.fail_after(10):
+        for flow_id in ("first", "second", "third"):
+            await service.wait((await service.execute_flow(flow_id=flow_id, workflow_def=SMALL)).run_id)
+    await service._store.write(lambda tx: prune(tx, ended_before=FAR, keep=100))
+    assert await service._store.write(lambda tx: prune_flows(tx, at=1.0, saved_before=0.0, keep=1)) == [
+        "first",
+        "second",
+    ]
+
+
+async def test_a_flow_that_was_pruned_is_forgotten_here_and_in_other_processes(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("contexten.extensions.flow.feed.FOLLOW_S", 0.001)
+    settings = FlowSettings(database=database)
+    async with FlowService(settings, agents=[Loud()]) as service, FlowService(settings, drive=False) as other:
+        with anyio.fail_after(10):
+            run = await service.execute_flow(flow_id="f", workflow_def=SMALL)
+            await service.wait(run.run_id)
+            await other.get_run(run.run_id)  # now it has the plan too
+            await service._store.write(lambda tx: prune(tx, ended_before=FAR, keep=100))
+            service._forget(await service._store.write(lambda tx: prune_flows(tx, at=1.0, saved_before=FAR, keep=1)))
+            heard = anyio.Event()
+            stop = other.subscribe(lambda change: heard.set() if "run.completed" in change.types else None)
+            again = await service.execute_flow(
+                flow_id="f", workflow_def={"stages": [{"name": "s", "tasks": [say("another", 1)]}]}
+            )
+            await service.wait(again.run_id)
+            await heard.wait()
+            stop()
+            for each in (service, other):
+                view = await each.get_run(again.run_id, detail="tasks")
+                assert [task.name for task in view.tasks or []] == ["another"]
+
+
+async def test_entries_of_no_run_are_pruned_by_age_and_number(service: FlowService) -> None:
+    for name in ("one", "two", "three"):
+        await service.create_flow(flow_id=name, workflow_def=SMALL)
+    with anyio.fail_after(10):
+        run = await service.execute_flow(flow_id="one")
+        await service.wait(run.run_id)
+    own = await service.events(run.run_id)
+    store = service._store
+    assert await store.write(lambda tx: prune_entries(tx, made_before=0.0, keep=100)) == 0
+    assert await store.write(lambda tx: prune_entries(tx, made_before=0.0, keep=2)) == 2  # a flow's, and the server's
+    assert await store.write(lambda tx: prune_entries(tx, made_before=FAR, keep=100)) == 2
+    assert await service.events(run.run_id) == own
+    assert len(await service.events()) == len(own)
+
+
 # Cursors
+async def test_a_cursor_before_what_was_pruned_is_answered_with_a_snapshot_and_said_so(service: FlowService) -> None:
+    with anyio.fail_after(10):
+        before = await service.execute_flow(workflow_def=SMALL)
+        await service.wait(before.run_id)
+        start = (await service.events(before.run_id))[0].cursor
+        await service._store.write(lambda tx: prune(tx, ended_before=FAR, keep=100))
+        run = await service.execute_flow(workflow_def=SMALL)
+        await service.wait(run.run_id)
+        view = await service.get_run(run.run_id, detail="tasks", since=start)
+        assert view.reset is True
+        assert [task.name for task in view.tasks or []] == ["a"]
+        changed = await service.wait(run.run_id, since=start, until="change")
+        assert changed.reset is True
+        assert changed.state == "completed"
+        for run_id in (run.run_id, None):
+            events = await service.events(run_id, since=start)
+            assert events.reset is True
+            assert events[-1].type == "run.completed"
+            assert (await service.events(run_id, since=events[0].cursor)).reset is False
+        assert (await service.get_run(run.run_id, since=changed.cursor)).reset is None
+
+
+async def test_what_was_pruned_of_others_resets_no_cursor_of_a_runs_own(hand: Hand, database: Path) -> None:
+    """It began before them and goes on: its journal is whole, however old its cursors are."""
+    old = await hand.running()
+    for _ in range(3):
+        await finished(hand, 10.0)
+    await hand.advance(old, task_move(TaskState.RUNNING))
+    await hand.store.write(lambda tx: prune(tx, ended_before=15.0, keep=100))
+    async with FlowService(FlowSettings(database=database), drive=False) as guest:
+        seen = []
+        since = None
+        while page := await guest.events(old.run_id, since=since, limit=1):
+            assert page.reset is False
+            seen.append(page[0].type)
+            since = page[0].cursor
+        assert seen == ["run.scheduled", "run.running", "task.running"]
+        first = (await guest.events(old.run_id))[0].cursor
+        assert (await guest.get_run(old.run_id, detail="events", since=first)).reset is None
+
+
+async def test_after_a_reset_waiting_for_a_change_answers_at_once(hand: Hand, database: Path) -> None:
+    """Nobody knows what changed meanwhile: the state itself is the news."""
+    run = await hand.running()
+    async with FlowService(FlowSettings(database=database), drive=False) as guest:
+        with anyio.fail_after(5):
+            view = await guest.wait(run.run_id, until="change", since="ffffff.1")
+        assert view.reset is True
+        assert view.state == "running"
+
+
 @pytest.mark.parametrize(
     "text",
     ["", ".", "abc", "abc.", "abc.x", "abc.-1", "abc.1.2", "abc. 1", "abc.1_0", "abc.٣", "abc." + "9" * 30, "other.5"],

@@ -69,7 +69,7 @@ async def test_a_fresh_database_has_the_schema_of_migrating_step_by_step(
         monkeypatch.setattr(module, "MIGRATIONS", every[:level])
         monkeypatch.setattr(module, "SCHEMA_LEVEL", level)
         store = Store(stepwise)
-        await store.open()
+        await store.open(drives=True)
         await store.close()
     assert schema(database) == schema(stepwise)
     assert len(schema(database)) > 10

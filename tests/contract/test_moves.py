@@ -12,8 +12,10 @@ from contexten.extensions.flow.states import RUN_MOVES, TASK_MOVES, RunState, Ta
 from contexten.extensions.flow.store import ClaimedRun, NewRun, Refused, Store
 from contexten.extensions.flow.store.advances import REQUEST_PENDING
 from contexten.extensions.flow.store.claims import release, schedule, take_over, wake_due
+from contexten.extensions.flow.store.queue import Rules, claim
 from contexten.extensions.flow.store.requests import request
 from contexten.extensions.flow.store.verify import verify
+from contexten.extensions.flow.strategies import Fifo
 
 from .conftest import Hand, task_move
 
@@ -269,4 +271,33 @@ async def test_a_sub_flow_is_recorded_paused_and_taken_over_with_its_parent(hand
     assert await hand.state("run_child") == "paused"
     assert await ask(hand.store, run.run_id, "cancel") is RunState.CANCELLED
     assert await hand.state("run_child") == "cancelled"
+    assert verify(hand.store.path).problems == []
+
+
+async def test_a_sub_flow_is_paused_and_queued_again_with_its_waiting_parent(hand: Hand) -> None:
+    run = await hand.running()
+    child = NewRun(
+        run_id="run_child",
+        flow_id="flow",
+        version=1,
+        name="flow",
+        framework="native",
+        priority=2,
+        queue_key=0.0,
+        inputs="{}",
+        total=2,
+        created_at=3.0,
+        parent_run_id=run.run_id,
+        parent_task="a",
+    )
+    await hand.advance(run, task_move(TaskState.WAITING, child_run_id="run_child"), children=(child,))
+    await hand.advance(run, to=RunState.WAITING, wake_at=9.0)
+    assert await ask(hand.store, run.run_id, "pause") is RunState.PAUSED
+    assert await hand.state("run_child") == "paused"
+    assert await ask(hand.store, run.run_id, "resume") is RunState.SCHEDULED
+    (claimed,) = await hand.store.write(
+        lambda tx: claim(tx, "srv_2", 10.0, limit=1, rules=Rules(strategy=Fifo(), max_concurrent_flows=9)).runs
+    )
+    assert [other.run_id for other in claimed.children] == ["run_child"]
+    assert claimed.children[0].paused_s > 0
     assert verify(hand.store.path).problems == []

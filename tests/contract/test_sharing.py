@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
+from contexten.extensions.flow.answers import Answers
+from contexten.extensions.flow.clock import SystemClock
+from contexten.extensions.flow.feed import Feed
 from contexten.extensions.flow.service import FlowService
 from contexten.extensions.flow.settings import FlowSettings
+from contexten.extensions.flow.store import Event, Store, Transaction
+from contexten.extensions.flow.watching import Watchers
 
 pytestmark = pytest.mark.anyio
 
@@ -59,10 +65,13 @@ async def driver(database: Path, holder: Holder) -> AsyncIterator[FlowService]:
         yield service
 
 
-@pytest.fixture
-async def guest(driver: FlowService, database: Path, holder: Holder) -> AsyncIterator[FlowService]:
-    """A service that drives nothing, with connections of its own, as another process has."""
-    async with FlowService(FlowSettings(database=database), agents=[holder], drive=False) as service:
+@pytest.fixture(params=[False, True], ids=["asks", "drives"])
+async def guest(
+    driver: FlowService, database: Path, holder: Holder, request: pytest.FixtureRequest
+) -> AsyncIterator[FlowService]:
+    """A service with connections of its own, as another process has; it asks only, or is a server too."""
+    settings = FlowSettings(database=database, stop_grace_s=0.1, cancel_grace_s=0.2)
+    async with FlowService(settings, agents=[holder], drive=request.param) as service:
         yield service
 
 
@@ -141,6 +150,28 @@ async def test_listeners_hear_of_each_change_once_in_order(
     stop_listening()
     assert heard
     assert (await driver.verify()).ok
+
+
+async def test_one_look_hears_all_that_others_wrote(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contexten.extensions.flow.feed.PAGE", 3)
+    heard: list[Event] = []
+
+    async def on_foreign(events: list[Event]) -> None:
+        heard.extend(events)
+
+    clock = SystemClock()
+    answers = Answers(store, clock, lambda: None)
+    feed = Feed(store=store, clock=clock, answers=answers, watchers=Watchers(), on_foreign=on_foreign)
+    await feed.begin()
+    other = Store(store.path)
+    await other.open()
+    for number in range(10):
+        await other.write(partial(Transaction.event, type="flow.updated", at=float(number)))
+    await other.close()
+    await feed._look()
+    assert [event.at for event in heard] == [float(number) for number in range(10)]
+    await feed._look()
+    assert len(heard) == 10
 
 
 async def test_without_a_driver_a_guest_says_that_nobody_runs_it(database: Path, holder: Holder) -> None:

@@ -1,11 +1,13 @@
 """The store: one SQLite file that holds flows, runs, tasks and the journal, durable before it answers."""
 
 from .database import SCHEMA_LEVEL, Store
-from .records import ClaimedRun, NewRun, RunMove, StoredText, Submitted, TaskMove, TaskRow
+from .records import CachedOutput, CacheEntry, ClaimedRun, NewRun, RunMove, StoredText, Submitted, TaskMove, TaskRow
 from .writer import Committed, Event, Refused, Transaction
 
 __all__ = [
     "SCHEMA_LEVEL",
+    "CacheEntry",
+    "CachedOutput",
     "ClaimedRun",
     "Committed",
     "Event",

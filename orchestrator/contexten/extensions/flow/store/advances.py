@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..states import RunState
+from .cache import record
 from .claims import claim_one, follow
 from .moves import end_row, enter_logs, move_run, move_task, task_row
 from .records import RunMove
@@ -48,6 +49,8 @@ class Advance:
                 _, is_new, row = task_row(tx, move.run_id, move.flow_id, task, move.at)
                 (inserts if is_new else updates).append(row)
             enter_logs(tx, move)
+            if move.cached or move.cache_hits:
+                record(tx, move)
             if move.to is None:
                 guards.append((move.completed, tx.seq, move.run_id, move.fence))
             else:
@@ -73,6 +76,9 @@ def advance(tx: Transaction, move: RunMove) -> int:
     """
     run_id, at = move.run_id, move.at
     to = move.to
+    held = tx.row(SQL["run_fence"], (run_id,))
+    if held is None or held[1] != move.fence:  # before rows are met that a successor has made
+        raise Refused(f"run {run_id} is no longer running under fence {move.fence}")
     if to in _PARKED:
         request = tx.row(SQL["run_for_request"], (run_id,))[2]
         if request != ("pause" if to is RunState.PAUSED else None):
@@ -80,6 +86,8 @@ def advance(tx: Transaction, move: RunMove) -> int:
     for task in move.tasks:
         move_task(tx, run_id, move.flow_id, task, at)
     enter_logs(tx, move)
+    if move.cached or move.cache_hits:
+        record(tx, move)
     if to is None:
         tx.execute(SQL["advance_run"], (move.completed, tx.seq, run_id, move.fence))
     else:

@@ -12,17 +12,6 @@ from .sql import SQL
 from .writer import Refused, Transaction
 
 
-def claim(tx: Transaction, owner: str, at: float, *, limit: int, max_concurrent: int) -> list[ClaimedRun]:
-    """Take the next queued runs, in the order of their keys, while slots are free."""
-    free = max_concurrent - tx.row(SQL["count_slots"])[0]
-    claimed = []
-    for (run_id,) in tx.rows(SQL["queue_head"], (max(0, min(free, limit)),)):
-        flow_id = tx.row(SQL["run_flow"], (run_id,))[0]
-        claim_one(tx, run_id, flow_id, owner, at)
-        claimed.append(load_claimed(tx, run_id, owner, at))
-    return claimed
-
-
 def claim_one(tx: Transaction, run_id: str, flow_id: str, owner: str, at: float) -> None:
     """Take one scheduled run. Raises Refused where it is not scheduled any more."""
     tx.execute(SQL["claim_run"], (owner, at, run_id))
@@ -32,11 +21,15 @@ def claim_one(tx: Transaction, run_id: str, flow_id: str, owner: str, at: float)
     tx.execute(SQL["set_run_cursor"], (cursor, run_id))
 
 
-def take_over(tx: Transaction, owner: str, at: float) -> list[ClaimedRun]:
-    """Take every running run whose owner is gone. Its tasks in flight were cut off: a crash counts, a release does
-    not."""
-    taken = []
-    for run_id, former in tx.rows(SQL["abandoned_runs"], (owner,)):
+def take_over(
+    tx: Transaction, owner: str, at: float, *, limit: int = -1, declined: Sequence[str] = ()
+) -> list[ClaimedRun]:
+    """Take the running runs that no server owns, all or at most `limit`; of `declined` ones only those that somebody
+    wants ended or paused. Tasks in flight were cut off: a crash counts, a release does not."""
+    taken: list[ClaimedRun] = []
+    if not tx.may_own(owner):
+        return taken
+    for run_id, former in tx.rows(SQL["abandoned_runs"], (json.dumps(declined), limit)):
         _take_over_one(tx, run_id, owner, former, at)
         taken.append(load_claimed(tx, run_id, owner, at))
     return taken
@@ -45,8 +38,10 @@ def take_over(tx: Transaction, owner: str, at: float) -> list[ClaimedRun]:
 def take_back(tx: Transaction, runs: Sequence[tuple[str, str, int]], owner: str, at: float) -> ClaimedRun | None:
     """Take a run (the first of `runs`) and its sub-flows anew from oneself: what was known of it may be wrong.
 
-    None where it has ended, or is another's.
+    None where it has ended, is another's, or the server's lease has lapsed.
     """
+    if not tx.may_own(owner):
+        return None
     release(tx, runs, at)
     run_id = runs[0][0]
     row = tx.row(SQL["claimed_run"], (run_id,))
@@ -155,15 +150,28 @@ def wake_due(tx: Transaction, at: float) -> int:
 
 
 def follow(tx: Transaction, run_id: str, state: RunState, at: float, wake_at: float | None) -> None:
-    """Bring the live sub-flows of a run that left `running` to the same state (waiting or paused)."""
+    """Bring the live sub-flows of a run that waits or was paused to the same state."""
     for child_id, child_state in tx.rows(SQL["live_children"], (run_id,)):
+        flow_id, fence = tx.row(SQL["run_fence"], (child_id,))
         if child_state == RunState.RUNNING:
-            flow_id, fence = tx.row(SQL["run_fence"], (child_id,))
             move_run(
                 tx,
                 RunMove(run_id=child_id, flow_id=flow_id, fence=fence, at=at, to=state, wake_at=wake_at),
             )
+        elif state is RunState.PAUSED and child_state != RunState.PAUSED:
+            pause_idle(tx, child_id, flow_id, at)
+            continue
         follow(tx, child_id, state, at, wake_at)
+
+
+def pause_idle(
+    tx: Transaction, run_id: str, flow_id: str, at: float, *, reason: str | None = None, actor: str | None = None
+) -> None:
+    """Pause a run that nobody owns, and its sub-flows."""
+    data = json.dumps({"reason": reason}) if reason else None
+    cursor = tx.event("run.paused", at, run_id=run_id, flow_id=flow_id, actor=actor, data=data)
+    tx.execute(SQL["pause_idle_run"], (at, reason, cursor, run_id))
+    follow(tx, run_id, RunState.PAUSED, at, None)
 
 
 def release(tx: Transaction, runs: Iterable[tuple[str, str, int]], at: float) -> None:

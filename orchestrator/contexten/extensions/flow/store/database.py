@@ -6,19 +6,20 @@ import asyncio
 import logging
 import os
 import secrets
-import socket
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import aiosqlite
-import psutil
 
 from ..errors import Closing, StoreBusy, StoreCorrupt, StoreError, StoreReadOnly, StoreTooNew
+from . import reading
 from .lock import FileLock
+from .place import make_folder
 from .sql import SQL
 from .writer import LOCK_TIMEOUT_S, Committed, Pending, Transaction, Writer, translate
 
@@ -26,11 +27,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_BUSY_TIMEOUT_MS = 5000
-_NETWORK_FILE_SYSTEMS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afpfs", "webdav", "davfs", "9p", "ncpfs", "fuse.sshfs",
-     "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse", "glusterfs", "fuse.glusterfs", "ceph", "lustre", "afs"}
-)  # fmt: skip
+_CLOSE_S = 1.0  # whoever has the lock longer has a connection too, and ours is not the last
 
 
 def _migrations() -> list[str]:
@@ -81,17 +78,23 @@ def migrate(connection: sqlite3.Connection) -> None:
             raise
 
 
-def _file_system(path: Path) -> str:
-    best, kind = "", ""
-    try:
-        partitions = psutil.disk_partitions(all=True)
-    except OSError:
-        return ""
-    for partition in partitions:
-        mount = partition.mountpoint
-        if (path == Path(mount) or Path(mount) in path.parents) and len(mount) >= len(best):
-            best, kind = mount, partition.fstype.lower()
-    return kind
+def _check_is_current(connection: sqlite3.Connection) -> None:
+    if schema_level(connection) < SCHEMA_LEVEL:
+        raise StoreError(
+            "The database was made by an older version of this program.",
+            next="Start a server on it once, such as `contexten-flow serve`: that brings it up to this version.",
+        )
+
+
+def _not_readable(error: sqlite3.Error) -> StoreError:
+    """Reading needs two files beside the database: SQLite makes them, and removes them with its last connection."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+        return StoreReadOnly(
+            "The folder of the database cannot be written, and SQLite cannot read it without files of its own there.",
+            next="Ask while a server runs on it, give this user write permission for the folder, or copy the database "
+            "to another folder and name the copy with --db.",
+        )
+    return translate(error)
 
 
 def settle_future(future: asyncio.Future[T], result: T | None, error: BaseException | None) -> None:
@@ -132,30 +135,34 @@ class Store:
         self._connection: sqlite3.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._write_lock: FileLock | None = None
-        self._server_lock: FileLock | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._read_only: StoreReadOnly | None = None
+        """Why nothing can be written, where the file was opened for questions only."""
 
     # Opening and closing
-    async def open(self) -> None:
-        """Open or make the file. Raises StoreBusy, StoreReadOnly, StoreCorrupt, StoreTooNew or StoreError."""
+    async def open(self, *, drives: bool = False) -> None:
+        """Open or make the file. Only who `drives` its runs brings an older file up to this program's schema; for
+        others a file that cannot be written is opened for reading.
+
+        Raises StoreBusy, StoreReadOnly, StoreCorrupt, StoreTooNew or StoreError.
+        """
         self._loop = asyncio.get_running_loop()
         try:
-            connection = await asyncio.to_thread(self._connect)
+            await asyncio.to_thread(make_folder, self.path)
+            try:
+                connection = await asyncio.to_thread(self._connect, drives=drives)
+            except StoreReadOnly as error:
+                if drives or not self.path.is_file():
+                    raise
+                self._read_only = error
+                connection = await asyncio.to_thread(self._connect_reading)
             self._connection = connection
             self.identity = str(connection.execute(SQL["setting"], ("database",)).fetchone()[0])
-            self._reader = await aiosqlite.connect(self.path, isolation_level=None)
+            self._reader = await aiosqlite.connect(reading.read_only(self.path), uri=True, isolation_level=None)
             self._reader.row_factory = sqlite3.Row
-            await self._reader.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-            await self._reader.execute("PRAGMA query_only = 1")
-            assert self._write_lock is not None  # noqa: S101 - _connect made it
-            self._writer = Writer(
-                connection,
-                self._write_lock,
-                schema_level=SCHEMA_LEVEL,
-                deliver=self._loop.call_soon_threadsafe,
-                on_commit=self.on_commit,
-            )
-            self._writer.start()
+            await self._reader.execute(f"PRAGMA busy_timeout = {reading.BUSY_TIMEOUT_MS}")
+            if self._read_only is None:
+                self._start_writer(connection)
         except sqlite3.Error as error:
             await self.close()
             raise translate(error) from error
@@ -163,28 +170,39 @@ class Store:
             await self.close()
             raise
 
-    def _connect(self) -> sqlite3.Connection:
-        if _file_system(self.path.parent) in _NETWORK_FILE_SYSTEMS:
-            raise StoreError(
-                "The folder of the database is on a network file system, where SQLite's locks do not hold.",
-                next="Choose a database on a local disk with --db.",
-            )
+    def _start_writer(self, connection: sqlite3.Connection) -> None:
+        assert self._write_lock is not None  # noqa: S101 - _connect made it
+        assert self._loop is not None  # noqa: S101 - open() set it
+        self._writer = Writer(
+            connection,
+            self._write_lock,
+            schema_level=SCHEMA_LEVEL,
+            deliver=self._loop.call_soon_threadsafe,
+            on_commit=self.on_commit,
+        )
+        self._writer.start()
+
+    def _connect_reading(self) -> sqlite3.Connection:
+        connection = reading.connect(self.path)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise StoreError(
-                "The folder of the database is a file.", next="Choose another database with --db."
-            ) from error
-        except OSError as error:
-            raise StoreReadOnly(
-                f"The folder of the database cannot be made: {error.strerror}.",
-                next="Choose another database with --db.",
-            ) from error
-        if self.path.is_dir():
-            raise StoreError("The database's path is a folder.", next="Name a file with --db.")
+            _check_is_current(connection)
+        except sqlite3.Error as error:
+            connection.close()
+            raise _not_readable(error) from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connect(self, *, drives: bool) -> sqlite3.Connection:
         if self.path.exists() and not os.access(self.path, os.W_OK):
             raise StoreReadOnly(
                 "The database file cannot be written.",
+                next="Give this user write permission for it, or choose another database with --db.",
+            )
+        if not os.access(self.path.parent, os.W_OK):
+            raise StoreReadOnly(
+                "The folder of the database cannot be written.",
                 next="Give this user write permission for it, or choose another database with --db.",
             )
         self._write_lock = FileLock(Path(f"{self.path}.lock"))
@@ -195,8 +213,9 @@ class Store:
                 self.path, isolation_level=None, check_same_thread=False, cached_statements=256
             )
             try:
-                connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-                schema_level(connection)  # before anything is changed
+                connection.execute(f"PRAGMA busy_timeout = {reading.BUSY_TIMEOUT_MS}")
+                if schema_level(connection) and not drives:  # before anything is changed
+                    _check_is_current(connection)
                 if is_new:
                     self.path.chmod(0o600)
                 connection.execute("PRAGMA journal_mode = WAL").fetchall()
@@ -224,50 +243,28 @@ class Store:
             reader, self._reader = self._reader, None
             await reader.close()
         if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+            connection, self._connection = self._connection, None
+            await asyncio.to_thread(self._disconnect, connection)
         if self._write_lock is not None:
             self._write_lock.close()
             self._write_lock = None
-        self.give_up_driving()
+        self._read_only = None
 
-    def hold_driving(self, holder: Mapping[str, Any]) -> None:
-        """Become the one process that drives this database's runs. Raises StoreBusy, naming the holder."""
-        lock = FileLock(Path(f"{self.path}.server"))
-        if not lock.try_acquire():
-            content = lock.read()
-            lock.close()
-            who = content.get("holder", "another process")
-            since = content.get("since")
-            raise StoreBusy(
-                f"Another process drives this database: {who} (process {content.get('pid', '?')} on "
-                f"{content.get('host', 'this machine')}{f', since {since}' if since else ''}).",
-                next="Connect to that server, end it, or choose another database with --db.",
-            )
-        lock.write({"pid": os.getpid(), "host": socket.gethostname(), **holder})
-        self._server_lock = lock
-
-    def give_up_driving(self) -> None:
-        """Let another process drive."""
-        if self._server_lock is not None:
-            self._server_lock.write({})
-            self._server_lock.close()
-            self._server_lock = None
-
-    def driver(self) -> dict[str, Any] | None:
-        """Who drives this database now, as its lock file says; None where nobody does."""
-        if self._server_lock is not None:
-            return self._server_lock.read()
-        lock = FileLock(Path(f"{self.path}.server"))
-        try:
-            if not lock.try_acquire():
-                return lock.read()
-            lock.release()
-            return None
-        finally:
-            lock.close()
+    def _disconnect(self, connection: sqlite3.Connection) -> None:
+        """Close a connection. SQLite checkpoints with the last one that may write, so that one is closed locked."""
+        with ExitStack() as stack:
+            if self._write_lock is not None and self._read_only is None:
+                with suppress(StoreBusy):
+                    self._write_lock.acquire(_CLOSE_S)
+                    stack.callback(self._write_lock.release)
+            connection.close()
 
     # Writing
+    def own_as(self, server_id: str) -> None:
+        """From now on changes take runs for this server, while it has a row among the servers."""
+        if self._writer is not None:
+            self._writer.server_id = server_id
+
     def submit(self, change: Callable[[Transaction], Any], settle: Callable[[Any, BaseException | None], None]) -> None:
         """Hand a change over; `settle(result, error)` is called on the event loop after its commit.
 
@@ -285,7 +282,7 @@ class Store:
         if not batch:
             return
         if self._writer is None:
-            error = Closing("The database is closed.")
+            error = self._read_only or Closing("The database is closed.")
             for pending in batch:
                 pending.settle(None, error)
             return

@@ -1,8 +1,8 @@
 """Locks between processes, held by the operating system: they vanish with the process that holds them.
 
 `<database>.lock` is held around every write transaction and every checkpoint: SQLite before 3.51.3 has a race between
-checkpoints and writers of two processes that corrupts the file. `<database>.server` is held for as long as a process
-drives runs; its content names the holder.
+checkpoints and writers of two processes that corrupts the file. `<database>.<server id>` is held for as long as that
+server lives; its content names the holder.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+from ..clock import block, monotonic
 from ..errors import StoreBusy, StoreError, StoreReadOnly
 
 if sys.platform == "win32":
     import msvcrt
 
-    def _try_lock(descriptor: int) -> bool:
+    def _try_lock(descriptor: int, *, shared: bool = False) -> bool:  # noqa: ARG001 - Windows has no shared kind here
         os.lseek(descriptor, 1 << 30, os.SEEK_SET)
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
@@ -33,9 +33,9 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _try_lock(descriptor: int) -> bool:
+    def _try_lock(descriptor: int, *, shared: bool = False) -> bool:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
@@ -57,8 +57,8 @@ class FileLock:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
         except PermissionError as error:
             raise StoreReadOnly(
-                "The folder of the database cannot be written.",
-                next="Give this user write permission for it, or choose another database with --db.",
+                "The lock beside the database cannot be written.",
+                next="Give this user write permission for the files beside the database, or choose another with --db.",
             ) from error
         except OSError as error:
             raise StoreError(f"The lock beside the database cannot be opened: {error.strerror}.") from error
@@ -71,14 +71,14 @@ class FileLock:
         """Take the lock, waiting for its holder. Raises StoreBusy after `timeout_s`."""
         if _try_lock(self._descriptor):
             return
-        deadline = time.monotonic() + timeout_s
+        deadline = monotonic() + timeout_s
         while not _try_lock(self._descriptor):
-            if time.monotonic() > deadline:
+            if monotonic() > deadline:
                 raise StoreBusy(
                     "Another process has been writing to the database for too long.",
                     next="Try again; if it stays so, end the process that holds it.",
                 )
-            time.sleep(_POLL_S)
+            block(_POLL_S)
 
     def release(self) -> None:
         """Give the lock back."""
@@ -87,16 +87,45 @@ class FileLock:
     def write(self, content: dict[str, Any]) -> None:
         """Say in the file who holds it."""
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps(content).encode(), 0) if hasattr(os, "pwrite") else None
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        os.write(self._descriptor, json.dumps(content).encode())
 
     def read(self) -> dict[str, Any]:
         """What the file says of its holder; empty where it says nothing."""
+        return _content(self.path)
+
+    def is_in_place(self) -> bool:
+        """Whether the file that is locked is still the one at the path: somebody may have removed it."""
         try:
-            content = json.loads(self.path.read_text() or "{}")
-        except (OSError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}
+            return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Release the lock and forget the file (which stays)."""
         os.close(self._descriptor)
+
+
+def holder_of(path: Path) -> dict[str, Any] | None:
+    """Who holds a lock file now, as it says; None where nobody does, empty where that cannot be told.
+
+    Asking makes no file. It takes the lock for a moment, so whoever wants it tries for longer than that.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except FileNotFoundError:
+        return None
+    except OSError:  # another user's
+        return {}
+    try:
+        return None if _try_lock(descriptor, shared=True) else _content(path)
+    finally:
+        os.close(descriptor)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text() or "{}")
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

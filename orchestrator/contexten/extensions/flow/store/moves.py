@@ -32,9 +32,9 @@ def task_row(
         raise Refused(f"task {row.task}: {before} -> {state} is not a legal move")
     item = None if row.item < 0 else row.item
     cursor = tx.enter(run_id, flow_id, TASK_EVENTS[state], row.task, item, row.attempts or None, at, None, data)
-    output = _columns(tx, row.output)
+    output = columns(tx, row.output)
     if before is TaskState.PENDING:
-        items = _columns(tx, row.items)
+        items = columns(tx, row.items)
         return (
             cursor,
             True,
@@ -82,7 +82,8 @@ def task_row(
     )
 
 
-def _columns(tx: Transaction, stored: StoredText | None) -> tuple[str | None, str | None, int | None]:
+def columns(tx: Transaction, stored: StoredText | None) -> tuple[str | None, str | None, int | None]:
+    """A text as its columns have it (inline, digest, bytes), with its blob written where it has one."""
     if stored is None:
         return None, None, None
     if stored.digest is None:
@@ -107,7 +108,7 @@ def move_run(tx: Transaction, move: RunMove) -> None:
 def end_row(tx: Transaction, move: RunMove) -> tuple[Any, ...]:
     """Enter the run's end in the journal; answers the row to write."""
     cursor = _enter_run_move(tx, move)
-    text, digest, _ = _columns(tx, move.output)
+    text, digest, _ = columns(tx, move.output)
     return (
         move.to,
         move.completed,

@@ -90,6 +90,17 @@ class NewRun:
     taken_over: tuple[TaskRow, ...] = ()
     is_latest: bool = False
     """The version must be the flow's latest when the run is recorded."""
+    deadline: float | None = None
+    on_deadline: str | None = None
+    """"continue" or "cancel"; only with a deadline."""
+    estimate_s: float | None = None
+    """How long it will probably take, in seconds; None where nothing is known."""
+    demands: str | None = None
+    """JSON text: how much of which pool it holds while it has a slot."""
+    dependencies: tuple[str, ...] = ()
+    """Runs, or flows, that must have ended before it starts."""
+    on_dependency_failure: str = "fail"
+    """"fail" or "run"."""
     actor: str | None = None
 
 
@@ -102,6 +113,23 @@ class Submitted(NamedTuple):
     cursor: int
     has_started: bool = False
     """It was recorded as running, owned by this process."""
+
+
+class CacheEntry(NamedTuple):
+    """An output to keep for equal tasks."""
+
+    key: str
+    """Digest of what makes tasks equal."""
+    output: StoredText
+    ttl_s: float
+
+
+class CachedOutput(NamedTuple):
+    """An output that was kept, the run that recorded it, and when."""
+
+    output: StoredText
+    run_id: str
+    recorded_at: float
 
 
 class RunMove(NamedTuple):
@@ -127,6 +155,9 @@ class RunMove(NamedTuple):
     reason: str | None = None
     logs: tuple[tuple[str, str | None, int | None, int | None, str], ...] = ()
     """Other entries for the journal: (type, task, item, attempt, JSON text)."""
+    cached: tuple[CacheEntry, ...] = ()
+    cache_hits: int = 0
+    """Tasks that this change completes with kept outputs."""
     actor: str | None = None
 
 
@@ -161,3 +192,29 @@ class ClaimedRun:
     error: str | None = None
     tasks: list[TaskRow] = field(default_factory=list)
     children: list[ClaimedRun] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, run: NewRun) -> ClaimedRun:
+        """The run as it will be once it is recorded and claimed in one change."""
+        return cls(
+            run_id=run.run_id,
+            flow_id=run.flow_id,
+            version=run.version,
+            name=run.name,
+            framework=run.framework,
+            priority=run.priority,
+            fence=1,
+            inputs=run.inputs,
+            timeout_s=run.timeout_s,
+            request=None,
+            reason=None,
+            completed=len(run.taken_over),
+            created_at=run.created_at,
+            started_at=run.created_at,
+            paused_s=0.0,
+            rerun_of=run.rerun_of,
+            parent_run_id=run.parent_run_id,
+            parent_task=run.parent_task,
+            parent_item=run.parent_item,
+            tasks=list(run.taken_over),
+        )

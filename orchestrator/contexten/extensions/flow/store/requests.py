@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from ..errors import IllegalMove, RunNotFound
 from ..states import RunState, TaskState
-from .claims import follow, schedule
+from .claims import pause_idle, schedule
 from .moves import move_task
 from .records import TaskMove, TaskRow
 from .sql import SQL
@@ -63,11 +64,9 @@ def request(
             tx.execute(SQL["set_request"], (action, reason, cursor, run_id))
         return state
     if action == "pause":
-        cursor = tx.event("run.paused", at, run_id=run_id, flow_id=flow_id, actor=actor, data=data)
-        tx.execute(SQL["pause_idle_run"], (at, reason, cursor, run_id))
-        follow(tx, run_id, RunState.PAUSED, at, None)
+        pause_idle(tx, run_id, flow_id, at, reason=reason, actor=actor)
         return RunState.PAUSED
-    cancel_idle(tx, run_id, flow_id, at, reason=reason, actor=actor)
+    end_idle(tx, run_id, flow_id, at, reason=reason, actor=actor)
     if parent is not None:
         _wake_root(tx, parent, at)
     return RunState.CANCELLED
@@ -83,19 +82,22 @@ def _wake_root(tx: Transaction, run_id: str, at: float) -> None:
         schedule(tx, run_id, row[1], at)
 
 
-def cancel_idle(
+def end_idle(
     tx: Transaction,
     run_id: str,
     flow_id: str,
     at: float,
     *,
+    to: RunState = RunState.CANCELLED,
     reason: str | None,
-    actor: str | None,
+    actor: str | None = None,
+    error: str | None = None,
 ) -> None:
-    """Cancel a run that nobody owns, its sub-flows and its unfinished tasks."""
+    """Cancel a run that nobody owns (or fail one that is queued, with its `error` as JSON text), and with it its
+    sub-flows and its unfinished tasks."""
     for child_id, _ in tx.rows(SQL["live_children"], (run_id,)):
         child_flow = tx.row(SQL["run_flow"], (child_id,))[0]
-        cancel_idle(tx, child_id, child_flow, at, reason="its parent run was cancelled", actor=actor)
+        end_idle(tx, child_id, child_flow, at, reason="its parent run was cancelled", actor=actor)
     for name, item, _state, attempts in tx.rows(SQL["unfinished_tasks"], (run_id,)):
         cursor = tx.event(
             "task.cancelled",
@@ -106,12 +108,19 @@ def cancel_idle(
             item=None if item < 0 else item,
             attempt=attempts or None,
         )
-        tx.execute(SQL["cancel_task"], (at, "run cancelled", cursor, run_id, name, item))
+        tx.execute(SQL["cancel_task"], (at, f"run {to}", cursor, run_id, name, item))
     for (name,) in tx.rows(SQL["pending_tasks"], (run_id,)):
-        row = TaskRow(name, state=TaskState.CANCELLED, ended_at=at, reason="run cancelled")
+        row = TaskRow(name, state=TaskState.CANCELLED, ended_at=at, reason=f"run {to}")
         move_task(tx, run_id, flow_id, TaskMove(row, TaskState.PENDING), at)
-    data = json.dumps({"reason": reason}) if reason else None
-    cursor = tx.event("run.cancelled", at, run_id=run_id, flow_id=flow_id, actor=actor, data=data)
-    tx.execute(SQL["cancel_idle_run"], (at, reason, cursor, run_id))
+    data: dict[str, Any] = {"error": json.loads(error)} if error else {}
+    if reason:
+        data["reason"] = reason
+    cursor = tx.event(
+        f"run.{to}", at, run_id=run_id, flow_id=flow_id, actor=actor, data=json.dumps(data) if data else None
+    )
+    if to is RunState.FAILED:
+        tx.execute(SQL["fail_idle_run"], (at, reason, cursor, error, run_id))
+    else:
+        tx.execute(SQL["cancel_idle_run"], (at, reason, cursor, run_id))
     if tx.cursor.rowcount != 1:
         raise Refused(f"run {run_id} was taken meanwhile")

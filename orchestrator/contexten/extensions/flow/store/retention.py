@@ -1,29 +1,80 @@
-"""Pruning: finished runs and their events go when they are too old or too many. What is not terminal is never
-touched."""
+"""Pruning: finished runs and their events, what is left of flows that nobody saved, and the journal's other entries go
+when they are too old or too many. What is not terminal is never touched.
+
+The place of the last entry that went is remembered in the same transaction: who holds an earlier cursor is told that
+entries after it are missing.
+"""
 
 from __future__ import annotations
 
 from .sql import SQL
 from .writer import Transaction
 
-BATCH = 200  # runs a transaction: pruning must not hold up those that work
+BATCH = 200  # runs, flows or entries a transaction: pruning must not hold up those that work
+_PRUNED = "pruned"
 
 
 def prune(tx: Transaction, *, ended_before: float, keep: int) -> int:
     """Delete up to a batch of finished runs that ended before a time, or beyond the `keep` newest; answers how many."""
-    line = tx.row(SQL["keep_line"], (keep,))
-    roots = [run_id for (run_id,) in tx.rows(SQL["prunable"], (ended_before, line[0] if line else 0, BATCH))]
-    for run_id in roots:
-        _delete(tx, run_id)
+    roots = tx.rows(SQL["prunable"], (ended_before, _line(tx, "keep_line", keep), BATCH))
+    last = 0
+    for (run_id,) in roots:
+        last = max(last, _delete(tx, run_id))
     if roots:
         tx.execute(SQL["delete_orphan_blobs"])
+        _remember(tx, last)
     return len(roots)
 
 
-def _delete(tx: Transaction, run_id: str) -> None:
+def prune_flows(tx: Transaction, *, at: float, saved_before: float, keep: int) -> list[str]:
+    """Delete up to a batch of unlisted flows that no run and no other flow refers to any more, where they were saved
+    before a time or are beyond the `keep` newest; answers their ids, which other flows may get from now on."""
+    line = _line(tx, "keep_line_of_flows", keep)
+    flow_ids = [str(flow_id) for (flow_id,) in tx.rows(SQL["prunable_flows"], (saved_before, line, BATCH))]
+    for flow_id in flow_ids:
+        tx.execute(SQL["delete_versions"], (flow_id,))
+        tx.execute(SQL["delete_flow"], (flow_id,))
+        tx.event("flow.pruned", at, flow_id=flow_id)
+    return flow_ids
+
+
+def prune_entries(tx: Transaction, *, made_before: float, keep: int) -> int:
+    """Delete up to a batch of the journal's entries that are of no run, where they were made before a time or are
+    beyond the `keep` newest; answers how many."""
+    line = _line(tx, "keep_line_of_entries", keep)
+    gone = tx.rows(SQL["delete_entries_of_no_run"], (made_before, line, BATCH))
+    if gone:
+        _remember(tx, max(seq for (seq,) in gone))
+    return len(gone)
+
+
+def prune_cache(tx: Transaction, *, at: float) -> int:
+    """Delete up to a batch of cached outputs whose time is over; answers how many."""
+    gone = tx.rows(SQL["delete_cached"], (at, BATCH))
+    if gone:
+        tx.execute(SQL["delete_orphan_blobs"])
+    return len(gone)
+
+
+def _line(tx: Transaction, query: str, keep: int) -> int:
+    row = tx.row(SQL[query], (keep,))
+    return int(row[0]) if row else 0
+
+
+def _remember(tx: Transaction, last: int) -> None:
+    _, before = tx.row(SQL["journal_bounds"])
+    if last > before:
+        tx.execute(SQL["put_setting"], (_PRUNED, str(last)))
+
+
+def _delete(tx: Transaction, run_id: str) -> int:
+    """Delete a run and its sub-flows; answers the place of their last entry."""
+    last = tx.row(SQL["last_of_run"], (run_id,))[0] or 0
     for (child,) in tx.rows(SQL["children"], (run_id,)):
-        _delete(tx, child)
+        last = max(last, _delete(tx, child))
     tx.execute(SQL["delete_events"], (run_id,))
     tx.execute(SQL["delete_tasks"], (run_id,))
+    tx.execute(SQL["delete_dependencies"], (run_id,))
     tx.execute(SQL["forget_latest"], (run_id,))
     tx.execute(SQL["delete_run"], (run_id,))
+    return int(last)

@@ -7,6 +7,7 @@ import json
 from ..errors import IdempotencyConflict
 from ..states import TaskState
 from .claims import claim_one
+from .dependencies import record as depend
 from .moves import move_task
 from .records import NewRun, Submitted, TaskMove
 from .sql import SQL
@@ -35,11 +36,12 @@ def submit(tx: Transaction, run: NewRun) -> Submitted:
 
 
 def submit_and_start(tx: Transaction, run: NewRun, owner: str, max_concurrent: int) -> Submitted:
-    """Record a run, and claim it in the same change where a slot is free and none is queued before it."""
+    """Record a run, and claim it in the same change where a slot is free, none is queued before it, and no limit could
+    forbid it. Not for a run with demands or dependencies."""
     submitted = submit(tx, run)
-    if submitted.is_existing or tx.row(SQL["count_slots"])[0] >= max_concurrent:
+    if submitted.is_existing or tx.row(SQL["count_slots"])[0] >= max_concurrent or tx.row(SQL["any_limit"]) is not None:
         return submitted
-    if tx.row(SQL["queue_head"], (1,))[0] != run.run_id:
+    if tx.row(SQL["queue_head"], (1,))[0] != run.run_id or not tx.may_own(owner):
         return submitted
     claim_one(tx, run.run_id, run.flow_id, owner, run.created_at)
     return submitted._replace(cursor=tx.seq, has_started=True)
@@ -52,6 +54,10 @@ def insert(tx: Transaction, run: NewRun) -> int:
         data["rerun_of"] = run.rerun_of
     if run.parent_run_id is not None:
         data["parent_run_id"] = run.parent_run_id
+    if run.deadline is not None:
+        data |= {"deadline": run.deadline, "on_deadline": run.on_deadline}
+    if run.dependencies:
+        data["dependencies"] = run.dependencies
     cursor = tx.event(
         "run.scheduled",
         run.created_at,
@@ -82,8 +88,14 @@ def insert(tx: Transaction, run: NewRun) -> int:
             run.total,
             cursor + len(run.taken_over),
             run.created_at,
+            run.deadline,
+            run.on_deadline,
+            run.estimate_s,
+            run.demands,
+            "dependencies" if run.dependencies else None,
         ),
     )
+    depend(tx, run)
     for row in run.taken_over:
         move_task(
             tx,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..states import RUN_MOVES, TASK_MOVES, RunState, TaskState
+from .reading import connect
 from .records import TaskRow
 from .sql import SQL
 
@@ -34,10 +35,8 @@ class Verification:
 def verify(path: Path) -> Verification:
     """Check the database at `path` through a connection of its own. Raises sqlite3.Error where it cannot be read."""
     found = Verification()
-    connection = sqlite3.connect(path, isolation_level=None)
+    connection = connect(path)
     try:
-        connection.execute("PRAGMA query_only = 1")
-        connection.execute("PRAGMA busy_timeout = 5000")
         connection.execute("BEGIN")  # one state of the database for all queries
         checks = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
         if checks != ["ok"]:

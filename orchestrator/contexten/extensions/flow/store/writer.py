@@ -50,12 +50,17 @@ class Refused(Exception):
 class Transaction:
     """What a change may do: run SQL, and append to the journal."""
 
-    __slots__ = ("cursor", "events", "seq")
+    __slots__ = ("_server_id", "cursor", "events", "seq")
 
-    def __init__(self, cursor: sqlite3.Cursor, seq: int) -> None:
+    def __init__(self, cursor: sqlite3.Cursor, seq: int, server_id: str | None = None) -> None:
         self.cursor = cursor
         self.seq = seq
         self.events: list[Event] = []
+        self._server_id = server_id
+
+    def may_own(self, owner: str) -> bool:
+        """Whether an owner may take runs: not where it is this process's server and its lease has lapsed."""
+        return self._server_id is None or self._server_id == owner
 
     def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> sqlite3.Cursor:
         """Run one statement."""
@@ -94,11 +99,9 @@ class Transaction:
 
 @dataclass(slots=True)
 class Committed:
-    """One group after its commit: the journal's new entries, and whether others wrote since the last group."""
+    """One group after its commit: the journal's new entries."""
 
     events: list[Event]
-    foreign: tuple[int, int] | None
-    """Places (after, up to) of entries that another process wrote before this group."""
 
 
 Change = Callable[[Transaction], Any]
@@ -177,7 +180,8 @@ class Writer:
         self._on_commit = on_commit
         self._queue: queue.SimpleQueue[list[Pending] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="contexten-flow-writer")
-        self._seq = self._last_seq()
+        self.server_id: str | None = None
+        """Who takes runs by these changes, once it has a row among the servers; written by the submitting thread."""
         self.groups = 0
         """Commits so far; written by the write thread only."""
         self.changes = 0
@@ -196,10 +200,6 @@ class Writer:
         """Finish what was submitted, then end the thread; blocks until it has ended."""
         self._queue.put(None)
         self._thread.join()
-
-    def _last_seq(self) -> int:
-        row = self._connection.execute(SQL["last_event"]).fetchone()
-        return int(row[0]) if row else 0
 
     def _run(self) -> None:
         closing = False
@@ -256,13 +256,14 @@ class Writer:
         cursor = connection.cursor()
         connection.execute("BEGIN IMMEDIATE")
         try:
-            before, level = connection.execute(SQL["group_start"]).fetchone()
+            server_id = self.server_id
+            before, level, has_row = connection.execute(SQL["group_start"], (server_id,)).fetchone()
             if level > self._schema_level:
                 raise StoreTooNew(
                     f"The database has schema level {level}; this program knows {self._schema_level}.",
                     next="Upgrade contexten-flow: another process has already upgraded the database.",
                 )
-            transaction = Transaction(cursor, before)
+            transaction = Transaction(cursor, before, server_id if has_row or server_id is None else "")
             apply(transaction, group, results)
             if transaction.events:
                 transaction.cursor.executemany(SQL["insert_event"], transaction.events)
@@ -273,11 +274,9 @@ class Writer:
             raise
         finally:  # freed on another thread with the traceback of a refusal, it would reset a statement in use
             cursor.close()
-        foreign = (self._seq, before) if before != self._seq else None
-        self._seq = transaction.seq
         self.groups += 1
         self.changes += len(group)
-        return Committed(transaction.events, foreign)
+        return Committed(transaction.events)
 
     @staticmethod
     def _apply_all(transaction: Transaction, group: list[Pending], results: list[Result]) -> None:
@@ -320,7 +319,7 @@ class Writer:
 
     def _settle(self, committed: Committed | None, results: list[Result]) -> None:
         try:
-            if committed is not None and (committed.events or committed.foreign):
+            if committed is not None and committed.events:
                 self._on_commit(committed)
         except Exception:
             logger.exception("who hears of commits failed")

@@ -1,0 +1,38 @@
+"""Connections that only read: they change nothing, and closing the last of them folds nothing into the file.
+
+SQLite checkpoints when the last connection closes, whether or not it may write rows; one opened read-only cannot.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from .sql import SQL
+
+BUSY_TIMEOUT_MS = 5000
+
+
+def read_only(path: Path) -> str:
+    """The address by which SQLite opens a file for reading only."""
+    return f"{path.absolute().as_uri()}?mode=ro"
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection for reading, usable by one thread after another. Raises sqlite3.Error; some only with the first
+    query."""
+    connection = sqlite3.connect(read_only(path), uri=True, isolation_level=None, check_same_thread=False)
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    return connection
+
+
+def glance(path: Path) -> tuple[dict[str, int], str | None]:
+    """How many runs are in each state, and the remembered strategy; nothing where there is no database of ours."""
+    try:
+        with closing(connect(path)) as connection:
+            counts = {str(state): int(count) for state, count in connection.execute(SQL["count_runs"])}
+            strategy = connection.execute(SQL["setting"], ("strategy",)).fetchone()
+    except sqlite3.DatabaseError:
+        return {}, None
+    return counts, str(strategy[0]) if strategy else None
