@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import logging
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from ..agents.protocol import Agent, AttemptContext, TaskCall
 from ..agents.secrets import SecretVault
 from ..agents.tool_agent import BuiltinToolAgent
-from ..definition import NotJson, Scope, TaskNode, check_json, misfits
+from ..definition import NotJson, Scope, TaskNode, check_json, copy_json, misfits
 from ..errors import AttemptError
-from ..recovery.kinds import classify
+from ..recovery.error_kinds import ErrorKinds
 from ..store import StoredText
 from .outcome import CutOff, Failed, Outcome, Succeeded
 from .timers import Alarm, Timers
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 MAX_MESSAGE = 4000  # characters of an error's message: what a journal entry and a reader can use
 CANCEL_AGAIN_S = 1.0
@@ -59,7 +61,9 @@ class Attempt:
             self._task.cancel()
             self._alarm = self._timers.after(CANCEL_AGAIN_S, self._time_out)  # some swallow a cancellation
 
-    async def run(self, scope: Scope, *, timers: Timers, vault: SecretVault, max_output_bytes: int) -> Outcome:
+    async def run(
+        self, scope: Scope, *, timers: Timers, vault: SecretVault, kinds: ErrorKinds, max_output_bytes: int
+    ) -> Outcome:
         """Make the attempt. Never raises but on cancellation from outside."""
         if self.was_cut_off():  # before it began
             return CutOff()
@@ -68,7 +72,7 @@ class Attempt:
         self._timers = timers
         self._alarm = timers.after(timeout_s, self._time_out) if timeout_s is not None else None
         try:
-            return await self._work(scope, vault, max_output_bytes)
+            return await self._work(scope, vault, kinds, max_output_bytes)
         except asyncio.CancelledError:
             if not (self.was_cut_off() or self._is_late):
                 raise
@@ -76,19 +80,20 @@ class Attempt:
                 task.uncancel()
             if self.was_cut_off():
                 return CutOff()
-            return Failed(kind="timeout", message=f"The attempt took longer than timeout_s = {timeout_s:g} s.")
+            message = f"The attempt took longer than timeout_s = {timeout_s:g} s."
+            return Failed(kind="timeout", message=message, tool=self.context.tool)
         finally:
             self._task = None
             if self._alarm is not None:
                 self._alarm.cancel()
 
-    async def _work(self, scope: Scope, vault: SecretVault, max_output_bytes: int) -> Outcome:
+    async def _work(self, scope: Scope, vault: SecretVault, kinds: ErrorKinds, max_output_bytes: int) -> Outcome:
         node = self.node
         task = node.task
         try:
             parameters = node.parameters.render(scope)
             if parameters and not isinstance(self.agent, BuiltinToolAgent):
-                parameters = copy.deepcopy(parameters)  # a stranger may change what it is given
+                parameters = copy_json(parameters)  # a stranger may change what it is given
             call = TaskCall(
                 name=node.name,
                 type=task.type,
@@ -98,7 +103,7 @@ class Attempt:
                 complexity=task.complexity,
                 preferred_agent_type=task.preferred_agent_type,
                 output_schema=task.output_schema,
-                secret_names=node.secrets,
+                secrets=node.parameter_secrets,
             )
             if node.secrets and not isinstance(self.agent, BuiltinToolAgent):  # that one asks for each tool itself
                 vault.require(node.secrets, tools=self.agent.tools, receiver=f"agent {self.agent.name}")
@@ -119,24 +124,34 @@ class Attempt:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever an agent raises is its attempt's failure
-            return self._failure(error, vault)
+            return self._failure(error, vault, kinds)
         return Succeeded(text=StoredText.of(text))
 
-    def _failure(self, error: BaseException, vault: SecretVault) -> Failed:
-        kind = classify(error)
+    async def follow_up(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Do what follows a failure; `end` cancels that too."""
+        self._task = asyncio.current_task()
+        try:
+            return await work
+        finally:
+            self._task = None
+
+    def _failure(self, error: BaseException, vault: SecretVault, kinds: ErrorKinds) -> Failed:
+        kind = kinds.classify(error)
         if isinstance(error, AttemptError):
-            message = _text(error.message, vault)
-            return Failed(kind=kind, message=message, details=_details(vault.mask(error.details)))
+            message = kept_text(error.message, vault)
+            details = _details(vault.mask(error.details))
+            return Failed(kind=kind, message=message, details=details, tool=self.context.tool)
         logger.debug(
             "attempt failed",
             extra={"action": "attempt_failed", "run_id": self.context.run_id, "task": self.context.task},
         )
-        name, text = type(error).__name__, _text(error, vault)
-        return Failed(kind=kind, message=(f"{name}: {text}" if text else name)[:MAX_MESSAGE])
+        name, text = type(error).__name__, kept_text(error, vault)
+        message = (f"{name}: {text}" if text else name)[:MAX_MESSAGE]
+        return Failed(kind=kind, message=message, tool=self.context.tool)
 
 
-def _text(value: object, vault: SecretVault) -> str:
-    """What a stranger's exception says, masked, as text that can be kept."""
+def kept_text(value: object, vault: SecretVault) -> str:
+    """What a stranger says, masked, as text that can be kept."""
     try:
         text = str(value)
     except Exception:  # noqa: BLE001 - `__str__` of a stranger may raise anything

@@ -10,7 +10,7 @@ from typing import Any
 from ..agents.protocol import Agent
 from ..definition import Task
 from ..states import RunState, TaskState
-from ..store import NewRun, StoredText, TaskMove
+from ..store import CacheEntry, NewRun, RunMove, StoredText, TaskMove
 from .unit import Unit
 
 Log = tuple[str, str | None, int | None, int | None, str]
@@ -19,7 +19,19 @@ Log = tuple[str, str | None, int | None, int | None, str]
 class Draft:
     """One change. `effects` run after its commit, and never if it is refused."""
 
-    __slots__ = ("_last", "at", "children", "completed", "effects", "end", "logs", "moves", "reserved")
+    __slots__ = (
+        "_last",
+        "at",
+        "cache_hits",
+        "cached",
+        "children",
+        "completed",
+        "effects",
+        "end",
+        "logs",
+        "moves",
+        "reserved",
+    )
 
     def __init__(self, at: float) -> None:
         self.at = at
@@ -29,6 +41,9 @@ class Draft:
         self.effects: list[Callable[[], None]] = []
         self.reserved: list[tuple[Agent, Task]] = []
         """Agents with a place taken for the attempts that the effects begin, and the task of each."""
+        self.cached: list[CacheEntry] = []
+        """Outputs to keep for equal tasks of other runs."""
+        self.cache_hits = 0
         self.completed = 0
         self.end: End | None = None
         self._last: dict[Unit, int] = {}
@@ -41,6 +56,12 @@ class Draft:
     def units(self) -> Iterable[Unit]:
         """The units that it moves."""
         return self._last
+
+    def log(self, unit: Unit, name: str, data: dict[str, Any]) -> None:
+        """Enter what else happened to a unit in the journal, as JSON data."""
+        row = unit.row
+        text = json.dumps(data, ensure_ascii=False)
+        self.logs.append((name, row.task, None if row.item < 0 else row.item, row.attempts, text))
 
     def move(self, unit: Unit, to: TaskState, *, data: dict[str, Any] | None = None, **changes: Any) -> None:
         """Move a unit: its row is changed here and now, the database with the commit."""
@@ -60,6 +81,28 @@ class Draft:
         self._last[unit] = len(self.moves)
         text = json.dumps(data, ensure_ascii=False) if data else None
         self.moves.append(TaskMove(row, before, text))
+
+    def as_move(self, run_id: str, flow_id: str, fence: int) -> RunMove:
+        """The change as the store takes it."""
+        end = self.end
+        return RunMove(
+            run_id=run_id,
+            flow_id=flow_id,
+            fence=fence,
+            at=self.at,
+            to=end.to if end else None,
+            tasks=tuple(self.moves),
+            children=tuple(self.children),
+            completed=self.completed,
+            wake_at=end.wake_at if end else None,
+            error=end.error if end else None,
+            failed_tasks=end.failed_tasks if end else None,
+            output=end.output if end else None,
+            reason=end.reason if end else None,
+            logs=tuple(self.logs),
+            cached=tuple(self.cached),
+            cache_hits=self.cache_hits,
+        )
 
 
 class End:
@@ -83,3 +126,8 @@ class End:
         self.output = output
         self.reason = reason
         self.wake_at = wake_at
+
+    def with_failures(self, failed_tasks: list[str]) -> End:
+        """The same end, with further failed tasks."""
+        known: list[str] = json.loads(self.failed_tasks or "[]")
+        return End(self.to, error=self.error, failed_tasks=known + failed_tasks, output=self.output)

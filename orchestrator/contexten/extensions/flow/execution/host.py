@@ -10,12 +10,14 @@ from ..agents.secrets import SecretVault
 from ..clock import Clock
 from ..definition import Plan
 from ..plans import Plans
-from ..recovery.retry import RetryPolicy
+from ..recovery.rules import RecoveryRules
 from ..settings import FlowSettings
 from ..store import ClaimedRun, Store
+from .admission import Admission
 from .timers import Timers
 
 if TYPE_CHECKING:
+    from .recoverer import Recoverer
     from .run import RunExecution
 
 
@@ -29,7 +31,9 @@ class Host(Protocol):
     plans: Plans
     registry: AgentRegistry
     vault: SecretVault
-    default_retry: RetryPolicy
+    rules: RecoveryRules
+    admission: Admission
+    recoverer: Recoverer
     is_stopping: bool
     """Start nothing more; attempts in flight may end."""
 

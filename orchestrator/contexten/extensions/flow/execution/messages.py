@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ..definition import Plan
 from ..states import RunState
-from ..store import StoredText
+from ..store import CachedOutput, StoredText
 from .outcome import Outcome
 from .unit import Unit
 
@@ -39,6 +40,14 @@ class SubflowReady:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheRead:
+    """A recorded output that can serve a unit was looked for; None: there is none."""
+
+    unit: Unit
+    found: CachedOutput | None
+
+
+@dataclass(frozen=True, slots=True)
 class ChildEnded:
     """A sub-flow's run ended."""
 
@@ -68,11 +77,11 @@ class GraceIsOver:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """An agent wrote a line about its attempt."""
+    """Something about a unit's attempt is to be entered in the journal: an agent's line, a circuit's change."""
 
     unit: Unit
-    level: str
-    message: str
+    event: str
+    data: dict[str, Any]
 
 
-Message = AttemptEnded | AlarmRang | SubflowReady | ChildEnded | Asked | TimeIsUp | GraceIsOver | Logged
+Message = AttemptEnded | AlarmRang | SubflowReady | CacheRead | ChildEnded | Asked | TimeIsUp | GraceIsOver | Logged

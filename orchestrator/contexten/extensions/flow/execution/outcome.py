@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from ..recovery.recovering import Recovery
+from ..recovery.retry import RetryDecision
 from ..store import StoredText
 
 
@@ -23,10 +25,16 @@ class Failed:
     kind: str
     message: str
     details: dict[str, Any] | None = None
+    tool: str | None = None
+    """The tool that was at work, where the agent told."""
+    decision: RetryDecision | None = None
+    """Whether it is tried again, where that was decided already."""
+    recovery: Recovery | None = None
+    """What recovery did about it, where it was asked."""
 
-    def as_json(self, *, task: str, attempt: int) -> str:
+    def as_json(self, *, task: str, attempt: int, **more: Any) -> str:
         """The error as the state tables and the journal keep it."""
-        data: dict[str, Any] = {"kind": self.kind, "message": self.message, "task": task}
+        data: dict[str, Any] = {"kind": self.kind, "message": self.message, "task": task, **more}
         if attempt:
             data["attempt"] = attempt
         if self.details:

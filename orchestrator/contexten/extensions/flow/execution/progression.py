@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
 from ..definition import Plan, StageNode, TaskNode, Template
 from ..errors import AttemptError
+from ..plangraph import Graph, Node
 from ..states import TaskState
 from ..store.records import UPSTREAM
 
@@ -34,49 +34,6 @@ class Decision(NamedTuple):
     task: str
     verdict: Verdict
     reason: str = ""
-
-
-class _Node(NamedTuple):
-    kind: str  # "start", "task" or "end"
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Graph:
-    """The nodes of a plan with what comes after each, and how many come before."""
-
-    after: Mapping[_Node, tuple[_Node, ...]]
-    before: Mapping[_Node, int]
-
-    @classmethod
-    def of(cls, plan: Plan) -> Graph:
-        """Build the graph; linear in tasks and dependencies."""
-        after: dict[_Node, list[_Node]] = {}
-        before: dict[_Node, int] = {}
-
-        def edge(source: _Node, target: _Node) -> None:
-            after.setdefault(source, []).append(target)
-            before[target] = before.get(target, 0) + 1
-
-        for stage in plan.stages:
-            start, end = _Node("start", stage.name), _Node("end", stage.name)
-            before.setdefault(start, 0)
-            edge(start, end)
-            for other in stage.depends_on:
-                edge(_Node("end", other), start)
-            for name in stage.requires:
-                edge(_Node("task", name), start)
-            previous: _Node | None = None
-            for name in stage.tasks:
-                task = _Node("task", name)
-                edge(start, task)
-                edge(task, end)
-                if stage.mode == "sequential" and previous is not None:
-                    edge(previous, task)
-                for other in plan.tasks[name].requires:
-                    edge(_Node("task", other), task)
-                previous = task
-        return cls({node: tuple(nodes) for node, nodes in after.items()}, before)
 
 
 class Progression:
@@ -98,7 +55,7 @@ class Progression:
         self._finished = dict(finished)
         self._started = frozenset(started)
         self._missing = dict(graph.before)
-        self._undecided: deque[_Node] = deque(node for node, count in graph.before.items() if count == 0)
+        self._undecided: deque[Node] = deque(node for node, count in graph.before.items() if count == 0)
         self._blocked: dict[str, frozenset[str]] = {}
         self._failures: dict[str, set[str]] = {stage.name: set() for stage in plan.stages}
         self._passed_on: dict[str, frozenset[str]] = {}
@@ -131,7 +88,7 @@ class Progression:
     def finish(self, task: str, state: TaskState, reason: str | None = None) -> None:
         """A ready task ended."""
         self._note(task, state, reason)
-        self._release(_Node("task", task))
+        self._release(Node("task", task))
 
     def _note(self, task: str, state: TaskState, reason: str | None) -> None:
         if state is TaskState.FAILED:
@@ -140,7 +97,7 @@ class Progression:
         elif state is TaskState.CANCELLED or (state is TaskState.SKIPPED and (reason or "").startswith(UPSTREAM)):
             self._unsatisfied[task] = task
 
-    def _release(self, node: _Node) -> None:
+    def _release(self, node: Node) -> None:
         for target in self._graph.after.get(node, ()):
             self._missing[target] -= 1
             if self._missing[target] == 0:
@@ -193,7 +150,7 @@ class Progression:
     def still_wanted(self, task: str) -> Decision | None:
         """Whether a ready task that has not started (for want of a place) is to be skipped after all."""
         node = self._plan.tasks[task]
-        cause = self._order_cause(node)
+        cause = self._order_cause(node) if node.on_failure_of is None else None
         return Decision(task, Verdict.SKIPPED, f"{UPSTREAM}: {cause}") if cause else None
 
     def _order_cause(self, node: TaskNode) -> str | None:

@@ -8,32 +8,42 @@ one step at a time, without locks, and a wake-up cannot be lost.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
 from ..definition import Plan, check_json
-from ..errors import FlowError, StoreError
+from ..errors import StoreError
 from ..states import RunState, TaskState
 from ..store import ClaimedRun, Refused, RunMove, StoredText, Submitted, Transaction
 from ..store.advances import REQUEST_PENDING, Advance, advance
+from .caching import keep
 from .draft import Draft, End
 from .host import Host
-from .messages import AlarmRang, Asked, AttemptEnded, ChildEnded, GraceIsOver, Logged, Message, SubflowReady, TimeIsUp
+from .messages import (
+    AlarmRang,
+    Asked,
+    AttemptEnded,
+    CacheRead,
+    ChildEnded,
+    GraceIsOver,
+    Logged,
+    Message,
+    SubflowReady,
+    TimeIsUp,
+)
 from .outcome import CutOff, Failed, Succeeded
+from .parking import may_park
 from .starting import Starter
+from .subflows import Subflows
 from .tasks import RunTasks
-from .unit import Unit
+from .unit import Lookup, Unit
 
 logger = logging.getLogger(__name__)
 
-PARK_AFTER_S = 5.0  # a run whose only timers are retries sooner than this keeps its slot: giving it back costs commits
-PARK_AT_LEAST_S = 0.05  # a wait that is over sooner is sat out
 STORE_RETRY_S = 1.0  # between tries to record a change while the disk is full or the database locked
 
 
@@ -54,20 +64,23 @@ class RunExecution:
         self.parent = parent
         self.run_id = claimed.run_id
         self.flow_id = claimed.flow_id
-        self.children: dict[str, RunExecution] = {}
         self._mailbox: deque[Message] = deque()
         self._in_flight = False
         self._is_poked = False
         self._is_turning = True  # until it is started: what is posted before waits in the mailbox
-        self._is_over = False
-        self._ending: End | None = None
-        self._grace_is_over = False
-        self._is_pausing = claimed.request == "pause"
+        self.is_over = False
+        """Whether it drives its run no more."""
+        self.ending: End | None = None
+        """How the run is to end, once it is being cancelled or timed out."""
+        self.grace_is_over = False
+        """Whether attempts that were told to end had their time."""
+        self.is_pausing = claimed.request == "pause"
         self._deadline: Any = None
         self._opening: Opening | None = None
         self.ended: tuple[RunMove, int] | None = None
         """The move that ended the run and its place in the journal, once it is durable."""
         self.tasks = RunTasks(host, claimed, plan, self._ring)
+        self.subflows = Subflows(self)
         self.starter = Starter(self)
         self.starter.restore(self.tasks.left_behind)
 
@@ -75,21 +88,23 @@ class RunExecution:
     @property
     def is_idle(self) -> bool:
         """Nothing works on it now: only times are waited for."""
-        if self._is_over or self._in_flight or self._mailbox:
-            return self._is_over
-        is_starved = self.starter.is_starved and not self._is_pausing  # a paused run waits for no agent
+        if self.is_over or self._in_flight or self._mailbox:
+            return self.is_over
+        is_starved = self.starter.is_starved and not self.is_pausing  # a paused run waits for no agent
         return not is_starved and not self.tasks.are_busy
 
     @property
     def has_attempts(self) -> bool:
         """Whether attempts of it, or of its sub-flows, are under way, or a change is."""
         return (
-            self._in_flight or self.tasks.have_attempts or any(child.has_attempts for child in self.children.values())
+            self._in_flight
+            or self.tasks.have_attempts
+            or any(child.has_attempts for child in self.subflows.live.values())
         )
 
     def wake_at(self) -> float | None:
         """The earliest time that it waits for, sub-flows and the run's own limit included."""
-        times = [self.tasks.wake_at(), self._time_limit(), *(child.wake_at() for child in self.children.values())]
+        times = [self.tasks.wake_at(), self._time_limit(), *(child.wake_at() for child in self.subflows.live.values())]
         return min((at for at in times if at is not None), default=None)
 
     def start(self, opening: Opening | None = None) -> None:
@@ -97,19 +112,11 @@ class RunExecution:
         self._opening = opening
         limit = self._time_limit()
         if limit is not None:
-            left = limit - self._now()
-            if left <= 0:
+            if limit <= self._now():
                 self._mailbox.append(TimeIsUp())
             else:
-                self._deadline = self.host.timers.after(left, lambda: self.post(TimeIsUp()))
-        for child in self.claimed.children:
-            unit = self.tasks.find(child.parent_task or "", child.parent_item)
-            if unit is None:
-                continue
-            if child.state.is_terminal:
-                self._mailbox.append(ChildEnded(unit, child.state, child.output, child.error))
-            else:
-                self.host.spawn(self._resume_child, unit, child, name=f"resume {child.run_id}")
+                self._deadline = self.host.timers.at(limit, lambda: self.post(TimeIsUp()))
+        self.subflows.restore(self.claimed.children)
         if self.claimed.request == "cancel":
             self._mailbox.append(Asked("cancel", self.claimed.reason))
         self._is_turning = False
@@ -117,14 +124,9 @@ class RunExecution:
 
     def post(self, message: Message) -> None:
         """Tell the run something."""
-        if not self._is_over:
+        if not self.is_over:
             self._mailbox.append(message)
             self._turn()
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether the run is being cancelled or timed out."""
-        return self._ending is not None
 
     def _ring(self, unit: Unit) -> None:
         self.post(AlarmRang(unit))
@@ -137,7 +139,7 @@ class RunExecution:
     def cut_off(self) -> None:
         """End the attempts in flight without recording them: the service stops, the next server runs them again."""
         self.tasks.cut_off()
-        for child in list(self.children.values()):
+        for child in list(self.subflows.live.values()):
             child.cut_off()
 
     def root(self) -> RunExecution:
@@ -146,8 +148,7 @@ class RunExecution:
 
     def family(self) -> list[tuple[str, str, int]]:
         """The run and its sub-flows' runs that are driven here: (run_id, flow_id, fence)."""
-        own = [(self.run_id, self.flow_id, self.claimed.fence)]
-        return own + [run for child in self.children.values() for run in child.family()]
+        return [(self.run_id, self.flow_id, self.claimed.fence), *self.subflows.family()]
 
     def give_up(self) -> None:
         """What is known of the run here is wrong: begin anew from what the store says, if it is still ours."""
@@ -160,45 +161,9 @@ class RunExecution:
         self.cut_off()
         self._leave()
 
-    # Sub-flows
-    async def _resume_child(self, unit: Unit, claimed: ClaimedRun) -> None:
-        try:
-            plan, _ = await self.host.plans.plan_of(claimed.flow_id, claimed.version)
-        except (FlowError, ValueError) as error:
-            failure = Failed(kind="invalid", message=f"The sub-flow's definition cannot be read: {error}").as_json(
-                task="", attempt=0
-            )
-            self.post(ChildEnded(unit, RunState.FAILED, None, failure))
-            return
-        if not self._is_over:
-            self.adopt(unit, claimed, plan)
-            self._turn()
-
-    def adopt(self, unit: Unit, claimed: ClaimedRun, plan: Plan) -> None:
-        """Drive a sub-flow's run for one of the units."""
-        if self._ending is not None:
-            claimed = replace(claimed, request="cancel", reason=self._ending.reason)
-        elif claimed.request is None and self._is_pausing:
-            claimed = replace(claimed, request="pause")
-        unit.child = self.host.begin(claimed, plan, self)
-        self.children[claimed.run_id] = unit.child
-        if self._grace_is_over:
-            unit.child.post(GraceIsOver())
-
-    def child_left(self, child: RunExecution, ended: ChildEnded | None) -> None:
-        """A sub-flow's run ended, or is no longer driven."""
-        self.children.pop(child.run_id, None)
-        for unit in list(self.tasks.live):
-            if unit.child is child:
-                unit.child = None
-        if ended is not None:
-            self.post(ended)
-        else:
-            self._turn()
-
     # Turns
     def _turn(self) -> None:
-        if self._in_flight or self._is_over or self._is_turning:
+        if self._in_flight or self.is_over or self._is_turning:
             return
         self._is_turning = True
         try:
@@ -209,35 +174,24 @@ class RunExecution:
     def _take_turn(self) -> None:
         self._is_poked = False
         draft = Draft(self._now())
-        while self._mailbox:
-            self._take(self._mailbox.popleft(), draft)
-        self._move_on(draft)
+        try:
+            while self._mailbox:
+                self._take(self._mailbox.popleft(), draft)
+            self._move_on(draft)
+        except Exception as error:  # a defect must not stop the others, nor leave this run without a driver
+            logger.exception("run %s could not go on", self.run_id, extra={"run_id": self.run_id})
+            self._abandon(draft, error)
+            return
         if not draft.is_empty or self._opening is not None:
             self._commit(draft)
         elif self.parent is not None and self.is_idle:
             self.parent.poke()
 
     def _commit(self, draft: Draft) -> None:
-        end = draft.end
         for unit in draft.units():
             if unit.row.state.is_terminal:
                 self.tasks.live.pop(unit, None)
-        move = RunMove(
-            run_id=self.run_id,
-            flow_id=self.flow_id,
-            fence=self.claimed.fence,
-            at=draft.at,
-            to=end.to if end else None,
-            tasks=tuple(draft.moves),
-            children=tuple(draft.children),
-            completed=draft.completed,
-            wake_at=end.wake_at if end else None,
-            error=end.error if end else None,
-            failed_tasks=end.failed_tasks if end else None,
-            output=end.output if end else None,
-            reason=end.reason if end else None,
-            logs=tuple(draft.logs),
-        )
+        move = draft.as_move(self.run_id, self.flow_id, self.claimed.fence)
         self._in_flight = True
         if self._opening is not None:
             change = partial(_open, self._opening.change, move)
@@ -259,6 +213,15 @@ class RunExecution:
         self.host.kick()
         opening.settle(submitted, error)
 
+    def _abandon(self, draft: Draft, error: Exception) -> None:
+        opening, self._opening = self._opening, None
+        self._give_back(draft)
+        if opening is None:
+            self.root().give_up()
+        else:
+            self._leave()
+            opening.settle(None, error)
+
     def _give_back(self, draft: Draft) -> None:
         for agent, task in draft.reserved:
             self.host.registry.release(agent, task)
@@ -266,6 +229,10 @@ class RunExecution:
             self.host.agents_changed()
 
     def _settled(self, draft: Draft, move: RunMove, result: Any, error: BaseException | None) -> None:
+        if self.is_over:  # lost meanwhile: what was recorded is its next owner's
+            self._in_flight = False
+            self._give_back(draft)
+            return
         if isinstance(error, StoreError):
             self._try_again(draft, move, error)
             return
@@ -316,22 +283,17 @@ class RunExecution:
             logger.debug("run %s: %s", self.run_id, move.to, extra={"action": f"run.{move.to}", "run_id": self.run_id})
 
     def _leave(self, move: RunMove | None = None) -> None:
-        self._is_over = True
+        self.is_over = True
         self._mailbox.clear()
         if self._deadline is not None:
             self._deadline.cancel()
         for unit in list(self.tasks.live):
             unit.disarm()
-        for child in list(self.children.values()):
+        for child in list(self.subflows.live.values()):
             child.lose()
         self.host.left(self)
         if self.parent is not None:
-            ended = None
-            if move is not None and move.to is not None and move.to.is_terminal:
-                waiting = self.parent.tasks.find(self.claimed.parent_task or "", self.claimed.parent_item)
-                if waiting is not None:
-                    ended = ChildEnded(waiting, move.to, move.output, move.error)
-            self.parent.child_left(self, ended)
+            self.parent.subflows.left(self, move)
 
     # Messages
     def _take(self, message: Message, draft: Draft) -> None:
@@ -345,77 +307,62 @@ class RunExecution:
                 elif unit.row.state is TaskState.WAITING and unit.child is None:
                     value = {"waited_until": _iso(unit.row.wake_at)}
                     self.tasks.complete(unit, StoredText.of(check_json(value, max_bytes=1000)), draft)
+            case CacheRead(unit, found):
+                unit.is_preparing = False
+                unit.lookup = Lookup(found)
+                self.starter.ready.append(unit)
             case SubflowReady():
-                self.starter.start_subflow(message, draft)
-            case ChildEnded(unit, state, output, error):
-                self._child_ended(unit, state, output, error, draft)
+                self.subflows.begin(message, draft)
+            case ChildEnded():
+                self.subflows.ended(message, draft)
             case Asked(action, reason):
                 self._asked(action, reason)
             case TimeIsUp():
-                if self._ending is None:
+                if self.ending is None:
                     limit = self._limit_s()
                     failure = Failed(kind="timeout", message=f"The run took longer than its limit of {limit:g} s.")
                     error = failure.as_json(task="", attempt=0)
                     self._begin_end(End(RunState.FAILED, error=error, reason="the run's time is up"))
             case GraceIsOver():
-                self._grace_is_over = True
-                for child in list(self.children.values()):
-                    child.post(GraceIsOver())
-            case Logged(unit, level, message_text):
-                row = unit.row
-                text = check_json({"level": level, "message": message_text}, max_bytes=1 << 20)
-                item = None if row.item < 0 else row.item
-                draft.logs.append(("task.log", row.task, item, row.attempts, text))
+                self.grace_is_over = True
+                self.subflows.post(message)
+            case Logged(unit, event, data):
+                draft.log(unit, event, data)
 
     def _asked(self, action: str, reason: str | None) -> None:
         if action == "resume":
-            self._is_pausing = False
+            self.is_pausing = False
         elif action == "pause":
-            self._is_pausing = True
-        elif self._ending is None:
+            self.is_pausing = True
+        elif self.ending is None:
             self._begin_end(End(RunState.CANCELLED, reason=reason))
-        for child in list(self.children.values()):
-            child.post(Asked(action, reason))
+        self.subflows.post(Asked(action, reason))
 
     def _begin_end(self, end: End) -> None:
-        self._ending = end
+        self.ending = end
         self.cut_off()
-        for child in list(self.children.values()):
-            child.post(Asked("cancel", end.reason))
+        self.subflows.post(Asked("cancel", end.reason))
         self.host.timers.after(self.host.settings.cancel_grace_s, lambda: self.post(GraceIsOver()))
 
     def _attempt_ended(self, unit: Unit, outcome: Succeeded | Failed | CutOff, draft: Draft) -> None:
         unit.is_working = False
         if isinstance(outcome, Succeeded):
+            if unit.node.cache_key is not None:
+                keep(self, unit, outcome.text, draft)
             self.tasks.complete(unit, outcome.text, draft)
-        elif self._ending is not None:
-            draft.move(unit, TaskState.CANCELLED, reason=self._ending.reason or "run cancelled")
+        elif self.ending is not None:
+            draft.move(unit, TaskState.CANCELLED, reason=self.ending.reason or "run cancelled")
         elif isinstance(outcome, Failed):
             self.tasks.fail(unit, outcome, draft)
         # else: cut off by an orderly stop; the row stays running for the next server
 
-    def _child_ended(
-        self, unit: Unit, state: RunState, output: StoredText | None, error: str | None, draft: Draft
-    ) -> None:
-        if unit.row.state is not TaskState.WAITING:
-            return
-        if state is RunState.COMPLETED and output is not None:
-            self.tasks.complete(unit, output, draft)
-        elif self._ending is not None:
-            draft.move(unit, TaskState.CANCELLED, reason=self._ending.reason or "run cancelled")
-        else:
-            cause = json.loads(error) if error else {}
-            child_id = unit.row.child_run_id
-            message = f"The sub-flow's run {child_id} was {state}: {cause.get('message', 'it was cancelled')}"
-            self.tasks.fail(unit, Failed(kind=cause.get("kind", "agent_failure"), message=message), draft)
-
     # Moving on
     def _move_on(self, draft: Draft) -> None:
-        if self._ending is not None:
-            if not self.children and (self._grace_is_over or not self.tasks.are_busy):  # sub-flows end first
-                draft.end = self.tasks.cancel(draft, self._ending)
+        if self.ending is not None:
+            if not self.subflows.live and (self.grace_is_over or not self.tasks.are_busy):  # sub-flows end first
+                draft.end = self.tasks.cancel(draft, self.ending)
             return
-        if self._is_pausing:
+        if self.is_pausing:
             if not self.tasks.are_busy and self.parent is None:
                 draft.end = End(RunState.PAUSED, wake_at=self.wake_at())
             return
@@ -423,30 +370,10 @@ class RunExecution:
             self.starter.ready.extend(self.tasks.decide(draft))
             if not self.starter.start(draft):
                 break
-        if self.tasks.progression.is_done:
+        if self.tasks.have_ended:
             draft.end = self.tasks.end()
-        elif self.parent is None and not self.host.is_stopping and self._may_park():
+        elif self.parent is None and not self.host.is_stopping and may_park(self, draft.at):
             draft.end = End(RunState.WAITING, wake_at=self.wake_at())
-
-    def _may_park(self) -> bool:
-        if self.starter.is_starved:
-            return False
-        if self.tasks.are_busy:
-            return False
-        now = self._now()
-        wake_at = self.wake_at()
-        if wake_at is None or wake_at - now < PARK_AT_LEAST_S:
-            return False
-        soon = now + PARK_AFTER_S
-        is_worth_it = False
-        for unit in self.tasks.live:
-            if unit.row.state is TaskState.WAITING or (unit.row.wake_at or 0) > soon:
-                is_worth_it = True
-        for child in self.children.values():
-            if not child.is_idle or not child._may_park():  # noqa: SLF001 - the same class
-                return False
-            is_worth_it = True
-        return is_worth_it
 
     # The rest
     def _limit_s(self) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections import deque
 from collections.abc import Iterable
@@ -11,18 +10,21 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..agents.ability import KINDS_WITHOUT_AGENT
 from ..agents.protocol import Agent, AttemptContext
-from ..clock import make_id
-from ..definition import NotJson, Scope, check_inputs, check_json
-from ..errors import AttemptError, FlowError
+from ..definition import NotJson, check_json
+from ..errors import AttemptError
+from ..recovery.kinds import INTERRUPTED
 from ..states import TaskState
-from ..store import ClaimedRun, NewRun, StoredText, TaskRow
-from ..submission import KINDS_WITHOUT_AGENT, check_agents
-from .attempt import Attempt
+from ..store import StoredText, TaskRow
+from .admission import Hold
+from .attempt import Attempt, kept_text
+from .caching import serve
 from .draft import Draft
 from .host import Host
-from .messages import AttemptEnded, Logged, SubflowReady
-from .outcome import Failed, Outcome
+from .messages import AttemptEnded, Logged
+from .next_attempt import NextAttempt
+from .outcome import Failed, Outcome, Succeeded
 from .progression import Verdict
 from .tasks import RunTasks
 from .unit import Fan, Unit
@@ -32,13 +34,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_DEPTH = 20  # of sub-flows in sub-flows
 MAX_LOG_LINES = 1000  # of one attempt: an agent that floods its log must not flood the journal
-MAX_LOG_CHARS = 4000
 MAX_WAIT_S = 1e9
 
 
-Demand = tuple[tuple[str, ...], str | None]
+Demand = tuple[tuple[str, ...], str | None, str | None]
 
 
 class Starter:
@@ -52,11 +52,12 @@ class Starter:
         """What waits for room or for an agent, in order."""
         self.is_starved = False
         """Whether something waits for an agent, rather than for room."""
+        self.held: dict[Unit, Hold] = {}
+        """What is held up by more than busy agents, and why."""
         self._interrupted: list[Unit] = []
 
     def restore(self, units: Iterable[Unit]) -> None:
         """Take up the units that an earlier owner left behind."""
-        now = self._host.clock.timestamp()
         for unit in units:
             row = unit.row
             if row.item >= 0:
@@ -73,11 +74,28 @@ class Starter:
             if row.state is TaskState.RUNNING:
                 self._interrupted.append(unit)
             elif row.wake_at is not None:
-                self._tasks.arm(unit, row.wake_at - now)  # where it is past, the run hears of it before it takes a turn
+                self._tasks.arm(unit, row.wake_at)  # where it is past, the run hears of it before it takes a turn
         for fan in self._tasks.fans.values():
             self._tasks.live[fan.unit] = None
             fan.waiting.extend(index for index in range(len(fan.values)) if index not in fan.units)
             self.ready.append(fan)
+
+    def holds(self) -> dict[str, str]:
+        """What holds tasks up, in words, by task."""
+        now = self._host.clock.monotonic()
+        crowded = {}
+        for entry in self.ready:
+            unit = entry.unit if isinstance(entry, Fan) else entry
+            task = unit.node.task
+            crowd = self._host.registry.crowd(task) if task.type not in KINDS_WITHOUT_AGENT else {}
+            if crowd:
+                places = ", ".join(f"{name} ({places} of {places} taken)" for name, places in crowd.items())
+                crowded[unit.row.task] = f"a free place of agent {places}"
+        return crowded | {
+            unit.row.task: self._host.admission.told(hold)
+            for unit, hold in self.held.items()
+            if hold.until > now and unit.row.state in (TaskState.PENDING, TaskState.RETRYING)
+        }
 
     def start(self, draft: Draft) -> bool:
         """Start what can be started; answers whether something ended at once, so that more may be decided."""
@@ -89,6 +107,7 @@ class Starter:
         self._interrupted.clear()
         held: deque[Unit | Fan] = deque()
         refused: set[Demand | None] = set()  # demands for which no agent is free in this turn
+        room: dict[str, int] = {}  # tasks that may still start in this turn, by stage
         self.is_starved = False
         while self.ready:
             entry = self.ready.popleft()
@@ -96,14 +115,19 @@ class Starter:
                 if self._start_items(entry, draft):
                     held.append(entry)
                 has_ended |= entry.unit.row.state.is_terminal
-            elif _demand(entry) in refused or not self._has_room(entry):
+                continue
+            limit = self._limit(entry, room)
+            if _demand(entry) in refused or (limit is not None and room[limit] <= 0):
                 held.append(entry)
             elif not self._start(entry, draft):
                 held.append(entry)
-                refused.add(_demand(entry))
+                if entry not in self.held:  # a circuit holds each for a time of its own
+                    refused.add(_demand(entry))
                 self.is_starved = True
-            else:
-                has_ended |= entry.row.state.is_terminal
+            elif entry.row.state.is_terminal:
+                has_ended = True
+            elif limit is not None:
+                room[limit] -= 1
         self.ready = held
         if self.is_starved:
             self._host.wait_for_agent(self._run)
@@ -122,18 +146,18 @@ class Starter:
         self._tasks.fail(unit, Failed(kind="interrupted", message=message), draft, final=True)
         return True
 
-    def _has_room(self, unit: Unit) -> bool:
-        if unit.row.item >= 0 or unit.row.state is not TaskState.PENDING:
-            return True
+    def _limit(self, unit: Unit, room: dict[str, int]) -> str | None:
+        """The stage whose max_parallel the unit's start counts against, with its room noted; None where none does."""
+        if unit.row.item >= 0 or unit.row.state is not TaskState.PENDING or unit.node.on_failure_of is not None:
+            return None
+        if unit.lookup is not None:  # it counts already
+            return None
         stage = self._tasks.progression.stage(unit.node.stage)
         if stage.max_parallel is None:
-            return True
-        active = sum(
-            1
-            for other in self._tasks.live
-            if other.row.item < 0 and other.node.stage == stage.name and not other.row.state.is_terminal
-        )
-        return active < stage.max_parallel
+            return None
+        if stage.name not in room:
+            room[stage.name] = stage.max_parallel - self._tasks.active_in(stage.name)
+        return stage.name
 
     def _start(self, unit: Unit, draft: Draft) -> bool:
         """Start a unit; answers False where it must wait for an agent."""
@@ -147,19 +171,24 @@ class Starter:
             if unit.node.for_each is not None:
                 self._start_fan(unit, draft)
                 return True
+        if unit.node.cache_key is not None and row.state is TaskState.PENDING and serve(self._run, unit, draft):
+            return True
         if task.type == "wait":
             self._start_wait(unit, draft)
             return True
         if task.type == "flow":
             self._tasks.live[unit] = None
-            unit.is_preparing = True
-            draft.effects.append(partial(self._host.spawn, self._prepare_subflow, unit, name=f"sub-flow {row.task}"))
-            if draft.is_empty:  # nothing to make durable first
-                draft.effects.pop()()
+            self._run.subflows.prepare(unit, draft)
             return True
-        agent = self._host.registry.try_acquire(task)
+        earlier = self.held.get(unit) if self.held else None
+        agent = self._host.admission.admit(unit, earlier)
         if agent is None:
             return False
+        if isinstance(agent, Hold):
+            self.held[unit] = agent
+            return False
+        if earlier is not None:
+            del self.held[unit]
         draft.reserved.append((agent, task))
         unit.is_working = True
         draft.move(
@@ -174,11 +203,6 @@ class Starter:
         draft.effects.append(partial(self._launch, unit, agent))
         return True
 
-    def _scope(self, unit: Unit) -> Scope:
-        if unit.row.item < 0:
-            return self._tasks.scope
-        return self._tasks.scope.for_item(self._tasks.fans[unit.row.task].values[unit.row.item], unit.row.item)
-
     # Agents
     def _launch(self, unit: Unit, agent: Agent) -> None:
         row, run = unit.row, self._run
@@ -190,9 +214,9 @@ class Starter:
             nonlocal lines
             lines += 1
             if lines <= MAX_LOG_LINES:
-                text = self._host.vault.mask(str(message)).encode("utf-8", "replace").decode()[:MAX_LOG_CHARS]
-                word = str(level).encode("utf-8", "replace").decode()[:16]
-                self._host.call_soon(partial(run.post, Logged(unit, word, text)))
+                vault = self._host.vault
+                line = {"level": kept_text(level, vault)[:16], "message": kept_text(message, vault)}
+                self._host.call_soon(partial(run.post, Logged(unit, "task.log", line)))
 
         inputs, given = self._tasks.given()
         context = AttemptContext(
@@ -204,7 +228,7 @@ class Starter:
             inputs=inputs,
             context=given,
             item_index=None if row.item < 0 else row.item,
-            timeout_s=unit.node.task.timeout_s,
+            timeout_s=NextAttempt.of(unit).timeout_s if row.error is not None else unit.node.task.timeout_s,
             log_sink=log,
         )
         unit.attempt = Attempt(unit.node, agent, context)
@@ -214,28 +238,63 @@ class Starter:
         host = self._host
         outcome: Outcome
         try:
-            outcome = await attempt.run(
-                self._scope(unit),
-                timers=host.timers,
-                vault=host.vault,
-                max_output_bytes=host.settings.max_output_bytes,
-            )
-        except asyncio.CancelledError:
-            if host.is_stopping:  # the whole service is torn down
-                raise
-            _uncancel()
-            outcome = Failed(kind="agent_failure", message=f"The agent {attempt.agent.name!r} cancelled itself.")
+            try:
+                outcome = await attempt.run(
+                    self._tasks.scope_of(unit),
+                    timers=host.timers,
+                    vault=host.vault,
+                    kinds=host.rules.kinds,
+                    max_output_bytes=host.settings.max_output_bytes,
+                )
+            except asyncio.CancelledError:
+                if host.is_stopping:  # the whole service is torn down
+                    raise
+                _uncancel()
+                outcome = Failed(kind="agent_failure", message=f"The agent {attempt.agent.name!r} cancelled itself.")
+            finally:
+                host.registry.release(attempt.agent, unit.node.task)
+            if isinstance(outcome, Succeeded):
+                self._note_circuits(unit, attempt, None)
+            else:
+                self._note_circuits(unit, attempt, outcome.kind if isinstance(outcome, Failed) else INTERRUPTED)
+            if isinstance(outcome, Failed):
+                outcome = await self._recover(unit, attempt, outcome)
         finally:
             unit.attempt = None
-            host.registry.release(attempt.agent, unit.node.task)
         self._run.post(AttemptEnded(unit, outcome))
         host.agents_changed()  # after its own run has had its turn: that may have taken the place again
+
+    async def _recover(self, unit: Unit, attempt: Attempt, failure: Failed) -> Failed:
+        """Decide about the next attempt; the place is given back, so others may have it meanwhile."""
+        host = self._host
+        if attempt.was_cut_off() or self._run.ending is not None:
+            return failure
+        host.agents_changed()
+        try:
+            return await attempt.follow_up(
+                host.recoverer.next_attempt(failure, unit, attempt, self._tasks.policy(unit))
+            )
+        except asyncio.CancelledError:
+            if host.is_stopping and not attempt.was_cut_off():
+                raise
+            _uncancel()
+            return failure
+
+    def _note_circuits(self, unit: Unit, attempt: Attempt, kind: str | None) -> None:
+        """Tell the circuits of agent and tools how an attempt ended, and the journal what became of them."""
+        admission = self._host.admission
+        for change in admission.ended(unit, attempt.agent, kind, attempt.context.tool):
+            data = {change.subject: change.name}
+            if change.until is not None:
+                data["until"] = admission.wall_time(change.until)
+            event = "task.circuit_closed" if change.until is None else "task.circuit_opened"
+            self._run.post(Logged(unit, event, data))
 
     # for_each
     def _start_fan(self, unit: Unit, draft: Draft) -> None:
         limit = self._host.settings.max_for_each_items
         try:
-            values = unit.node.for_each.render(self._tasks.scope) if unit.node.for_each is not None else []
+            values = unit.node.for_each.render(self._tasks.scope_of(unit)) if unit.node.for_each is not None else []
             if not isinstance(values, list | tuple):
                 raise AttemptError(f"for_each is not a list but {type(values).__name__}", kind="invalid")
             if len(values) > limit:
@@ -284,7 +343,7 @@ class Starter:
     # wait
     def _start_wait(self, unit: Unit, draft: Draft) -> None:
         try:
-            due = self._due(unit.node.parameters.render(self._scope(unit)), draft.at)
+            due = self._due(unit.node.parameters.render(self._tasks.scope_of(unit)), draft.at)
         except AttemptError as error:
             self._tasks.fail(unit, Failed(kind=error.kind, message=error.message), draft, final=True)
             return
@@ -294,7 +353,7 @@ class Starter:
             return
         draft.move(unit, TaskState.WAITING, started_at=draft.at, wake_at=due, data={"until": due})
         self._tasks.live[unit] = None
-        draft.effects.append(partial(self._tasks.arm, unit, due - draft.at))
+        draft.effects.append(partial(self._tasks.arm, unit, due))
 
     @staticmethod
     def _due(parameters: Any, now: float) -> float:
@@ -314,105 +373,19 @@ class Starter:
             return max(due, 0.0)
         raise AttemptError("wait takes seconds (a number from 0) or until (an ISO 8601 time)", kind="invalid")
 
-    # Sub-flows
-    async def _prepare_subflow(self, unit: Unit) -> None:
-        run, flow_id = self._run, ""
-        try:
-            parameters = unit.node.parameters.render(self._scope(unit))
-            flow_id = str(parameters.get("flow_id"))
-            if _depth(run) >= MAX_DEPTH:
-                raise AttemptError(f"sub-flows are nested deeper than {MAX_DEPTH}", kind="invalid")
-            plan, version = await self._host.plans.plan_of(flow_id)
-            check_agents(plan, self._host.registry)
-            inputs, issues = check_inputs(plan.definition, parameters.get("inputs") or {})
-            if issues:
-                raise AttemptError(
-                    f"the inputs do not fit flow {flow_id!r}: {issues[0].path} {issues[0].message}", kind="invalid"
-                )
-            message = SubflowReady(unit, flow_id, plan, version, json.dumps(inputs, ensure_ascii=False))
-        except AttemptError as error:
-            message = SubflowReady(unit, flow_id, None, problem=error.message)
-        except FlowError as error:
-            message = SubflowReady(unit, flow_id, None, problem=error.message)
-        except Exception as error:  # whatever it is, the task must not wait for ever
-            logger.exception("a sub-flow could not be prepared", extra={"run_id": run.run_id})
-            message = SubflowReady(unit, flow_id, None, problem=f"it could not be prepared: {type(error).__name__}")
-        run.post(message)
-
-    def start_subflow(self, message: SubflowReady, draft: Draft) -> None:
-        """Record a sub-flow's run together with the task that waits for it."""
-        unit, plan, run = message.unit, message.plan, self._run
-        row = unit.row
-        unit.is_preparing = False
-        if plan is None:
-            self._tasks.fail(unit, Failed(kind="invalid", message=message.problem), draft, final=True)
-            return
-        if run.is_ending:
-            return
-        child = NewRun(
-            run_id=make_id("run_", draft.at),
-            flow_id=message.flow_id,
-            version=message.version,
-            name=plan.definition.name or message.flow_id,
-            framework=run.claimed.framework,
-            priority=run.claimed.priority,
-            queue_key=draft.at,
-            inputs=message.inputs,
-            total=len(plan.tasks),
-            created_at=draft.at,
-            parent_run_id=run.run_id,
-            parent_task=row.task,
-            parent_item=None if row.item < 0 else row.item,
-        )
-        claimed = ClaimedRun(
-            run_id=child.run_id,
-            flow_id=child.flow_id,
-            version=child.version,
-            name=child.name,
-            framework=child.framework,
-            priority=child.priority,
-            fence=1,
-            inputs=child.inputs,
-            timeout_s=None,
-            request=None,
-            reason=None,
-            completed=0,
-            created_at=draft.at,
-            started_at=draft.at,
-            paused_s=0.0,
-            parent_run_id=child.parent_run_id,
-            parent_task=child.parent_task,
-            parent_item=child.parent_item,
-        )
-        draft.move(
-            unit,
-            TaskState.WAITING,
-            attempts=row.attempts + 1,
-            started_at=row.started_at or draft.at,
-            child_run_id=child.run_id,
-            wake_at=None,
-            data={"child_run_id": child.run_id},
-        )
-        draft.children.append(child)
-        draft.effects.append(partial(run.adopt, unit, claimed, plan))
-
 
 def _demand(unit: Unit) -> Demand | None:
     """What decides which agents can take a unit; None where it needs none."""
     task = unit.node.task
     if task.type in KINDS_WITHOUT_AGENT or (unit.row.item < 0 and unit.node.for_each is not None):
         return None
-    return task.required_tools, task.preferred_agent_type
+    is_asked_first = unit.node.cache_key is not None and unit.row.state is TaskState.PENDING
+    if is_asked_first and (unit.lookup is None or unit.lookup.found is not None):
+        return None  # the cache may serve it
+    return task.required_tools, task.preferred_agent_type, unit.row.error  # agents to avoid are kept with it
 
 
 def _uncancel() -> None:
     task = asyncio.current_task()
     while task is not None and task.cancelling():
         task.uncancel()
-
-
-def _depth(run: RunExecution) -> int:
-    depth, parent = 0, run.parent
-    while parent is not None:
-        depth, parent = depth + 1, parent.parent
-    return depth

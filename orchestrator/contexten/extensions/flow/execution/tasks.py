@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
-from ..definition import NotJson, Plan, Scope, check_json
+from ..definition import FAILURE_FIELDS, NotJson, Plan, Scope, TaskNode, check_json, copy_json
 from ..errors import AttemptError
-from ..recovery.retry import RetryPolicy
+from ..recovery.recovering import Recovery
+from ..recovery.retry import RetryDecision, RetryPolicy
 from ..states import RunState, TaskState
 from ..store import ClaimedRun, StoredText, TaskRow
+from .attempt import kept_text
+from .compensation import Compensation
 from .draft import Draft, End
 from .host import Host
+from .next_attempt import changes_of
 from .outcome import Failed
-from .progression import Progression, Verdict
+from .progression import Decision, Progression, Verdict
 from .unit import Fan, Unit
 
 
@@ -32,8 +36,9 @@ class RunTasks:
         self.fans: dict[str, Fan] = {}
         self.live: dict[Unit, None] = {}
         """What has started and not ended."""
+        self._inputs = json.loads(claimed.inputs)
         self.scope = Scope(
-            inputs=json.loads(claimed.inputs),
+            inputs=self._inputs,
             context=dict(plan.definition.context),
             run={
                 "id": claimed.run_id,
@@ -45,7 +50,10 @@ class RunTasks:
             task=self._in_scope,
             secret=host.vault.value,
         )
-        self._inputs = claimed.inputs
+        self.compensation: Compensation | None = None
+        """The walk through the on_failure tasks, where there are any."""
+        self._verdict: End | None = None
+        """How the run ends after its on_failure tasks, once that is known."""
         self.left_behind = self._restore(claimed.tasks)
         """Units that an earlier owner left unfinished, and ended items of unfinished for_eachs."""
 
@@ -66,11 +74,16 @@ class RunTasks:
                     self.fans[row.task] = Fan(unit, json.loads(row.items.text))
                     continue
             loose.append(unit)
+        started = self.units.keys() - finished.keys()
+        if self._plan.on_failure:
+            states = {name: state for name, (state, _) in finished.items()}
+            self.compensation = Compensation(self._plan, states, started, self._holds_after_failure)
+            finished = {name: end for name, end in finished.items() if self._plan.tasks[name].on_failure_of is None}
         self.progression = Progression(
             self._plan,
             self._host.plans.graph(self._plan),
             finished,
-            self.units.keys() - finished.keys(),
+            started,
             lambda template: template.test(self.scope),
         )
         return loose
@@ -78,7 +91,7 @@ class RunTasks:
     def given(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Inputs and context for an agent: copies, since it may change them."""
         context = self._plan.definition.context
-        return json.loads(self._inputs), copy.deepcopy(dict(context)) if context else {}
+        return copy_json(self._inputs), copy_json(dict(context))
 
     def find(self, name: str, item: int | None) -> Unit | None:
         """The unit of a task, or of an item of its for_each."""
@@ -86,6 +99,32 @@ class RunTasks:
             return self.units.get(name)
         fan = self.fans.get(name)
         return fan.units.get(item) if fan is not None else None
+
+    def scope_of(self, unit: Unit) -> Scope:
+        """What the templates of a unit see."""
+        scope = self.scope if unit.node.on_failure_of is None else self._after_failure(unit.node)
+        index = unit.row.item
+        return scope if index < 0 else scope.with_values(item=self.fans[unit.row.task].values[index], index=index)
+
+    def _after_failure(self, node: TaskNode) -> Scope:
+        """What the templates of an on_failure task see."""
+        error = self.units[node.on_failure_of].row.error if node.on_failure_of else self._fatal_error
+        cause = json.loads(error or "{}")
+        return self.scope.with_values(failure={name: cause.get(name, "") for name in FAILURE_FIELDS})
+
+    def _holds_after_failure(self, node: TaskNode) -> bool:
+        return node.when is None or node.when.test(self._after_failure(node))
+
+    @property
+    def _fatal_error(self) -> str | None:
+        """Why the run ends as failed, while its on_failure tasks run for that."""
+        return self._verdict.error if self._verdict is not None else None
+
+    def active_in(self, stage: str) -> int:
+        """How many tasks of a stage have started and not ended; a for_each counts as one."""
+        return sum(
+            unit.row.item < 0 and unit.node.stage == stage and not unit.row.state.is_terminal for unit in self.live
+        )
 
     def _in_scope(self, name: str) -> dict[str, Any]:
         unit = self.units.get(name)
@@ -122,7 +161,10 @@ class RunTasks:
     def decide(self, draft: Draft) -> list[Unit]:
         """Walk on through the plan; skips and failures are recorded, the ready units answered."""
         ready = []
-        for task, verdict, reason in self.progression.decide():
+        decisions = self.progression.decide()
+        if self.compensation is not None:
+            decisions = chain(decisions, self._compensate(self.compensation))
+        for task, verdict, reason in decisions:
             unit = self.units[task] = Unit(TaskRow(task), self._plan.tasks[task])
             if verdict is Verdict.READY:
                 ready.append(unit)
@@ -133,10 +175,27 @@ class RunTasks:
                 draft.move(unit, TaskState.FAILED, error=error, data={"kind": "invalid", "message": reason})
         return ready
 
+    def _compensate(self, compensation: Compensation) -> Iterator[Decision]:
+        """Walk on through the on_failure tasks, once all others have ended."""
+        if not self.progression.is_done:
+            return
+        if not compensation.has_begun:
+            self._verdict = self._judge()
+            failed = [(self.units[name], name) for name in self._failed()]
+            failed.sort(key=lambda entry: (entry[0].row.ended_at or 0.0, entry[0].node.index), reverse=True)
+            has_run_failed = self._verdict.to is RunState.FAILED
+            compensation.begin([name for _, name in failed], has_run_failed=has_run_failed)
+        yield from compensation.decide()
+
+    @property
+    def have_ended(self) -> bool:
+        """Whether none of them will move any more."""
+        return self.progression.is_done and (self.compensation is None or self.compensation.is_done)
+
     # Outcomes
-    def complete(self, unit: Unit, text: StoredText, draft: Draft) -> None:
-        """Record a unit's output."""
-        draft.move(unit, TaskState.COMPLETED, output=text, error=None)
+    def complete(self, unit: Unit, text: StoredText, draft: Draft, *, data: dict[str, Any] | None = None) -> None:
+        """Record a unit's output; `data` is for the journal."""
+        draft.move(unit, TaskState.COMPLETED, data=data, output=text, error=None)
         self._after_end(unit, draft)
 
     def fail(self, unit: Unit, failure: Failed, draft: Draft, *, final: bool = False) -> None:
@@ -144,42 +203,64 @@ class RunTasks:
         row = unit.row
         failure = replace(failure, message=self._host.vault.mask(failure.message))
         tries = row.attempts - row.interruptions
-        policy = self._policy(unit)
-        decision = policy.decide(failure.kind, tries, self._host.clock.random)
-        error = failure.as_json(task=row.task, attempt=row.attempts)
+        decision = failure.decision or self.policy(unit).decide(failure.kind, tries, self._host.clock.random)
         data: dict[str, Any] = {"kind": failure.kind, "message": failure.message}
         if failure.details:
             data["details"] = failure.details
+        if row.agent is not None:  # an attempt failed, rather than what comes before one
+            tools = [failure.tool] if failure.tool else list(unit.node.task.required_tools)
+            data |= {"agent": row.agent, "tools": tools}
+        recovery = failure.recovery
+        if recovery is not None:
+            self._note(unit, recovery, data, draft)
+            if recovery.give_up is not None:
+                decision = RetryDecision(retry=False, reason=kept_text(recovery.give_up, self._host.vault))
         if decision.retry and not final and row.state is not TaskState.PENDING:
-            data |= {"delay_s": round(decision.delay_s, 3), "reason": decision.reason}
-            wake_at = draft.at + decision.delay_s
+            delay_s = decision.delay_s if recovery is None else recovery.delay_s
+            data |= {"delay_s": round(delay_s, 3), "reason": decision.reason}
+            wake_at = draft.at + delay_s
+            changes = changes_of(recovery, unit) if recovery is not None else {}
+            error = failure.as_json(task=row.task, attempt=row.attempts, **changes)
             draft.move(unit, TaskState.RETRYING, data=data, error=error, wake_at=wake_at, child_run_id=None)
-            self.arm(unit, decision.delay_s)
+            self.arm(unit, wake_at)
             return
         data["reason"] = "it would fail again" if final else decision.reason
+        error = failure.as_json(task=row.task, attempt=row.attempts)
         draft.move(unit, TaskState.FAILED, data=data, error=error)
         self._after_end(unit, draft)
 
-    def _policy(self, unit: Unit) -> RetryPolicy:
+    def _note(self, unit: Unit, recovery: Recovery, data: dict[str, Any], draft: Draft) -> None:
+        """Enter what recovery did and logged in the journal."""
+        vault = self._host.vault
+        if recovery.steps:
+            data["recovery"] = [kept_text(step, vault) for step in recovery.steps]
+        for level, message in recovery.lines:
+            draft.log(unit, "task.log", {"level": kept_text(level, vault)[:16], "message": kept_text(message, vault)})
+
+    def policy(self, unit: Unit) -> RetryPolicy:
+        """How often, and after what delays, a unit is tried."""
         retry = unit.node.task.retry
         if retry is not None:
-            return RetryPolicy.of(retry, self._host.default_retry)
+            return RetryPolicy.of(retry, self._host.rules.retry)
         if unit.node.task.type == "flow":
             return RetryPolicy(max_attempts=1)  # the sub-flow's own tasks were tried again already
-        return self._host.default_retry
+        return self._host.rules.retry
 
-    def arm(self, unit: Unit, seconds: float) -> None:
-        """Ring for a unit after some time; at once where that has passed."""
+    def arm(self, unit: Unit, at: float) -> None:
+        """Ring for a unit at a time, in seconds since the epoch; at once where that has passed."""
         unit.disarm()
-        if seconds <= 0:
+        if at <= self._host.clock.timestamp():
             self._ring(unit)
         else:
-            unit.alarm = self._host.timers.after(seconds, lambda: self._ring(unit))
+            unit.alarm = self._host.timers.at(at, lambda: self._ring(unit))
 
     def _after_end(self, unit: Unit, draft: Draft) -> None:
         row = unit.row
         if row.item < 0:
-            self.progression.finish(row.task, row.state, row.reason)
+            if self.compensation is not None and unit.node.on_failure_of is not None:
+                self.compensation.finish(row.task, row.state)
+            else:
+                self.progression.finish(row.task, row.state, row.reason)
             return
         fan = self.fans[row.task]
         fan.active -= 1
@@ -210,6 +291,11 @@ class RunTasks:
     # Ends
     def end(self) -> End:
         """How the run ends, now that all of them have."""
+        if self._verdict is None or self.compensation is None:
+            return self._judge()
+        return self._verdict.with_failures(self.compensation.failures)
+
+    def _judge(self) -> End:
         failed = self.progression.failures(tolerated=False)
         tolerated = self.progression.failures(tolerated=True)
         if failed:
@@ -245,5 +331,10 @@ class RunTasks:
             own = self.units.setdefault(name, Unit(TaskRow(name), node))
             if not own.row.state.is_terminal:
                 draft.move(own, TaskState.CANCELLED, reason=reason)
+        error = self._fatal_error if end.to is RunState.FAILED else None  # that of a run that had failed before
+        return End(end.to, error=error or end.error, reason=end.reason, failed_tasks=self._failed())
+
+    def _failed(self) -> list[str]:
+        """All that failed, what failed the run first."""
         failed = self.progression.failures(tolerated=False) + self.progression.failures(tolerated=True)
-        return End(end.to, error=end.error, reason=end.reason, failed_tasks=failed)
+        return failed if self.compensation is None else failed + self.compensation.failures

@@ -13,18 +13,19 @@ from ..clock import Clock
 
 logger = logging.getLogger(__name__)
 
+LOOK_AGAIN_S = 60.0  # a machine that slept, or whose clock was set, rings at most this late
 COMPACT_FROM = 1000  # cancelled alarms: below that they cost less than looking for them
 
 
 class Alarm:
     """A callback that is due at a time; `cancel` forgets it."""
 
-    __slots__ = ("_timers", "callback", "due")
+    __slots__ = ("_timers", "callback", "until")
 
-    def __init__(self, timers: Timers, due: float, callback: Callable[[], None]) -> None:
+    def __init__(self, timers: Timers, callback: Callable[[], None], until: float | None = None) -> None:
         self._timers = timers
-        self.due = due
         self.callback: Callable[[], None] | None = callback
+        self.until = until
 
     def cancel(self) -> None:
         """Never call back. Safe after it rang."""
@@ -47,13 +48,22 @@ class Timers:
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Alarm:
         """Call back once, `seconds` from now by the monotonic clock."""
-        alarm = Alarm(self, self._clock.monotonic() + max(0.0, seconds), callback)
-        heapq.heappush(self._heap, (alarm.due, next(self._numbers), alarm))
+        alarm = Alarm(self, callback)
+        self._push(alarm, seconds)
+        return alarm
+
+    def at(self, time: float, callback: Callable[[], None]) -> Alarm:
+        """Call back once when the wall clock shows `time`, in seconds since the epoch."""
+        alarm = Alarm(self, callback, time)
+        self._push(alarm, min(time - self._clock.timestamp(), LOOK_AGAIN_S))
+        return alarm
+
+    def _push(self, alarm: Alarm, seconds: float) -> None:
+        heapq.heappush(self._heap, (self._clock.monotonic() + max(0.0, seconds), next(self._numbers), alarm))
         if self._heap[0][2] is alarm:
             self._wake.set()
             if self._sleep is not None:
                 self._sleep.cancel()
-        return alarm
 
     def forget_one(self) -> None:
         """An alarm was cancelled; where most are, the heap is rebuilt without them."""
@@ -69,9 +79,13 @@ class Timers:
             now = self._clock.monotonic()
             while self._heap and (self._heap[0][0] <= now or self._heap[0][2].callback is None):
                 alarm = heapq.heappop(self._heap)[2]
-                callback, alarm.callback = alarm.callback, None
-                if callback is None:
+                if alarm.callback is None:
                     continue
+                left = 0.0 if alarm.until is None else alarm.until - self._clock.timestamp()
+                if left > 0:
+                    self._push(alarm, min(left, LOOK_AGAIN_S))
+                    continue
+                callback, alarm.callback = alarm.callback, None
                 try:
                     callback()
                 except Exception:

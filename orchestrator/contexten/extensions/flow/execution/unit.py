@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..definition import TaskNode
+from ..recovery.breaker import Ticket
 from ..states import TaskState
-from ..store import TaskRow
+from ..store import CachedOutput, TaskRow
 from .attempt import Attempt
 from .timers import Alarm
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     from .run import RunExecution
 
 _UNREAD: Any = object()
+
+
+class Lookup(NamedTuple):
+    """An answer of the cache."""
+
+    found: CachedOutput | None
 
 
 @dataclass(slots=True, eq=False)
@@ -30,8 +37,12 @@ class Unit:
     """From the draft that starts an attempt until its end is taken from the mailbox."""
     alarm: Alarm | None = None
     child: RunExecution | None = None
+    tickets: tuple[Ticket, ...] = ()
+    """Of the attempt under way, for the circuits that it began in."""
     is_preparing: bool = False
-    """A sub-flow's definition is being read."""
+    """A sub-flow's definition, or the cache, is being read."""
+    lookup: Lookup | None = None
+    """What the cache had, once that is known."""
     _value: Any = _UNREAD
 
     @property
