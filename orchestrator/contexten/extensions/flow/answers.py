@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cache
 
-from .clock import Clock
+from .clock import Clock, iso
 from .definition import Plan
 from .errors import FlowNotFound, IllegalMove, InvalidArguments, Issue, RunNotFound, TaskNotFound
+from .nearest import nearest_name
+from .rendering import deadline_view, event_view, flow_view, shown_error, task_view
 from .states import RunState, TaskState
 from .store import NewRun, RunMove, Store, Submitted
 from .store.cursors import decode, encode
 from .store.sql import SQL
-from .views import EventView, FlowPage, FlowView, Progress, RunError, RunPage, RunView, TaskView
+from .views import (
+    DependencyView,
+    EventList,
+    FlowPage,
+    FlowView,
+    Progress,
+    RunPage,
+    RunView,
+    TaskView,
+)
 
 MAX_PAGE = 200
 _LAST = 1 << 62
@@ -24,28 +33,10 @@ _POLL_S = {RunState.SCHEDULED: 2.0, RunState.RUNNING: 1.0, RunState.PAUSED: 30.0
 _STATES = [str(state) for state in RunState]
 
 
-def iso(at: float | None) -> str | None:
-    """A time as people and programs read it: ISO 8601, UTC."""
-    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-
-
-def _error(text: str | None) -> RunError | None:
-    if text is None:
-        return None
-    data = json.loads(text)
-    return RunError(
-        kind=data["kind"],
-        message=data["message"],
-        task=data.get("task") or None,
-        attempt=data.get("attempt"),
-        details=data.get("details"),
-    )
-
-
 class Answers:
-    """Reads the store. `note` adds what only the process knows of a run that has not ended."""
+    """Reads the store. `note` adds what only the process knows, of a run that has not ended and is not paused."""
 
-    def __init__(self, store: Store, clock: Clock, note: Callable[[RunState], str | None]) -> None:
+    def __init__(self, store: Store, clock: Clock, note: Callable[[], str | None]) -> None:
         self._store = store
         self._clock = clock
         self._note = note
@@ -55,15 +46,25 @@ class Answers:
         """The cursor of a place in the journal."""
         return encode(self._store.identity, seq)
 
-    async def place(self, cursor: str | None) -> tuple[int, bool]:
-        """The place of a cursor, and whether it must be answered with a snapshot, since it is not of this database."""
+    async def place(self, cursor: str | None, run_id: str | None = None) -> tuple[int, bool]:
+        """The place after which to answer (of one run, or of the whole journal), and whether that is a snapshot: the
+        cursor is not of this database, or entries after it were pruned.
+
+        A run's entries are pruned all at once, with it: a place among them misses none of them, however old it is.
+        """
         if cursor is None:
             return 0, False
         seq = decode(self._store.identity, cursor)
-        last = await self._store.row(SQL["last_event"])
-        if seq is None or last is None or seq > int(last[0]):
+        row = await self._store.row(SQL["journal_bounds"])
+        last, pruned = (int(row[0]), int(row[1])) if row else (0, 0)
+        if seq is None or not last or seq > last:
             return 0, True
-        return seq, False
+        if seq >= pruned:
+            return seq, False
+        if run_id is None:
+            return pruned, True
+        is_of_run = await self._store.row(SQL["is_of_run"], (seq, run_id)) is not None
+        return (seq, False) if is_of_run else (0, True)
 
     def _page(self, page: str | None) -> int:
         if page is None:
@@ -107,18 +108,8 @@ class Answers:
             raise await self.no_flow(flow_id, version)
         latest = await self.runs_by_id([row["latest_run_id"]]) if row["latest_run_id"] else {}
         run = latest.get(row["latest_run_id"])
-        return FlowView(
-            flow_id=row["flow_id"],
-            name=row["name"],
-            description=row["description"],
-            version=version or row["version"],
-            tags=json.loads(row["tags"]),
-            state=run.state if run else "idle",
-            created_at=iso(row["created_at"]) or "",
-            updated_at=iso(row["updated_at"]) or "",
-            latest_run=run,
-            runs=row["runs"],
-            definition=json.loads(row["definition"]),
+        return flow_view(row, run).model_copy(
+            update={"version": version or row["version"], "definition": json.loads(row["definition"])}
         )
 
     async def no_flow(self, flow_id: str, version: int | None = None) -> FlowNotFound:
@@ -129,7 +120,7 @@ class Answers:
                 f"The flow {flow_id!r} has no version {version}.",
                 next=f"Call get_flow_status(flow_id={flow_id!r}) for its latest version.",
             )
-        near = _nearest(flow_id, known)
+        near = nearest_name(flow_id, known)
         hint = f" Did you mean {near!r}?" if near else ""
         return FlowNotFound(f"There is no flow {flow_id!r}.{hint}", next="Call list_flows() to see the flows.")
 
@@ -140,23 +131,7 @@ class Answers:
             SQL["list_flows"], {"before": self._page(page), "status": status, "tag": tag, "limit": limit + 1}
         )
         latest = await self.runs_by_id([row["latest_run_id"] for row in rows if row["latest_run_id"]])
-        flows = []
-        for row in rows[:limit]:
-            run = latest.get(row["latest_run_id"])
-            flows.append(
-                FlowView(
-                    flow_id=row["flow_id"],
-                    name=row["name"],
-                    description=row["description"],
-                    version=row["version"],
-                    tags=json.loads(row["tags"]),
-                    state=run.state if run else "idle",
-                    created_at=iso(row["created_at"]) or "",
-                    updated_at=iso(row["updated_at"]) or "",
-                    latest_run=run,
-                    runs=row["runs"],
-                )
-            )
+        flows = [flow_view(row, latest.get(row["latest_run_id"])) for row in rows[:limit]]
         return FlowPage(flows=flows, next_page=self.cursor(rows[limit - 1]["seq"]) if len(rows) > limit else None)
 
     # Runs
@@ -165,7 +140,7 @@ class Answers:
         if not run_ids:
             return {}
         rows = await self._store.rows(SQL["read_runs"], (json.dumps(run_ids),))
-        return {row["run_id"]: self.run_view(row) for row in rows}
+        return {run.run_id: run for run in self._run_views(rows)}
 
     async def latest_run_id(self, flow_id: str) -> str | None:
         """The flow's latest run. Raises FlowNotFound."""
@@ -185,7 +160,7 @@ class Answers:
             {"before": self._page(page), "status": status, "flow_id": flow_id, "tag": tag, "limit": limit + 1},
         )
         return RunPage(
-            runs=[self.run_view(row) for row in rows[:limit]],
+            runs=self._run_views(rows[:limit]),
             next_page=self.cursor(rows[limit - 1]["seq"]) if len(rows) > limit else None,
         )
 
@@ -198,11 +173,15 @@ class Answers:
 
     async def no_run(self, run_id: str) -> RunNotFound:
         """The error for a run that is not there."""
-        near = _nearest(run_id, [str(row[0]) for row in await self._store.rows(SQL["run_ids"])])
+        near = nearest_name(run_id, [str(row[0]) for row in await self._store.rows(SQL["run_ids"])])
         hint = f" Did you mean {near!r}?" if near else ""
         return RunNotFound(f"There is no run {run_id!r}.{hint}", next="Call list_flows(kind='runs') to see the runs.")
 
-    def run_view(self, row: sqlite3.Row, **more: Any) -> RunView:
+    def _run_views(self, rows: Sequence[sqlite3.Row]) -> list[RunView]:
+        note = cache(self._note)  # asked once an answer
+        return [self.run_view(row, note=note) for row in rows]
+
+    def run_view(self, row: sqlite3.Row, *, note: Callable[[], str | None] | None = None) -> RunView:
         """A run's row as a view."""
         state = RunState(row["state"])
         end = row["ended_at"] or self._clock.timestamp()
@@ -215,7 +194,7 @@ class Answers:
             progress=Progress(completed=row["completed"], total=row["total"]),
             cursor=self.cursor(row["cursor"]),
             next_poll_s=self.next_poll_s(state, row["wake_at"]),
-            error=_error(row["error"]),
+            error=shown_error(row["error"]),
             failed_tasks=json.loads(row["failed_tasks"]) if row["failed_tasks"] else None,
             framework=row["framework"],
             priority=row["priority"],
@@ -225,11 +204,22 @@ class Answers:
             duration_s=round(max(0.0, end - row["started_at"]), 3) if row["started_at"] else None,
             rerun_of=row["rerun_of"],
             parent_run_id=row["parent_run_id"],
+            deadline=deadline_view(row, self._clock.timestamp()),
+            held_by=row["blocked"] if state is RunState.SCHEDULED else None,
             reason=row["reason"],
-            note=self._run_note(state, row["request"]),
+            note=self._run_note(state, row["request"], note or self._note),
             has_output=state is RunState.COMPLETED or None,
-            **more,
         )
+
+    async def dependencies(self, run_id: str) -> list[DependencyView] | None:
+        """What a run waits for, or waited for; None where it is nothing."""
+        rows = await self._store.rows(SQL["read_dependencies"], (run_id,))
+        return [
+            DependencyView(
+                id=row["on_id"], run_id=row["on_run_id"], state=row["ended"] or "waiting", on_failure=row["on_failure"]
+            )
+            for row in rows
+        ] or None
 
     def new_run_view(self, run: NewRun, submitted: Submitted) -> RunView:
         """A run that was recorded just now."""
@@ -247,7 +237,8 @@ class Answers:
             priority=run.priority,
             created_at=iso(run.created_at),
             rerun_of=run.rerun_of,
-            note=None if submitted.has_started else self._note(state),
+            held_by="dependencies" if run.dependencies else None,
+            note=None if submitted.has_started else self._note(),
         )
 
     def ended_run_view(self, run: NewRun, end: RunMove, place: int, *, started_at: float, completed: int) -> RunView:
@@ -262,7 +253,7 @@ class Answers:
             progress=Progress(completed=completed, total=run.total),
             cursor=self.cursor(place),
             next_poll_s=0.0,
-            error=_error(end.error),
+            error=shown_error(end.error),
             failed_tasks=json.loads(end.failed_tasks) if end.failed_tasks else None,
             framework=run.framework,
             priority=run.priority,
@@ -276,14 +267,15 @@ class Answers:
             output=json.loads(end.output.text) if end.output is not None else None,
         )
 
-    def _run_note(self, state: RunState, request: str | None) -> str | None:
+    @staticmethod
+    def _run_note(state: RunState, request: str | None, note: Callable[[], str | None]) -> str | None:
         if state.is_terminal:
             return None
         if request == "cancel":
             return "a cancellation is under way"
         if request == "pause":
             return "it pauses when the tasks in flight have ended"
-        return self._note(state)
+        return None if state is RunState.PAUSED else note()
 
     def next_poll_s(self, state: RunState, wake_at: float | None) -> float:
         """After how many seconds it makes sense to ask again; 0 when the run has ended."""
@@ -308,18 +300,24 @@ class Answers:
         for name, node in plan.tasks.items():
             found = own.get(name)
             if found is not None:
-                views.append(_task_view(found, node.stage, items.get(name)))
-            elif after == 0:
-                views.append(TaskView(name=name, stage=node.stage, state=TaskState.PENDING))
-            elif name in items:
-                views.append(TaskView(name=name, stage=node.stage, state=TaskState.RUNNING, items=items[name]))
+                views.append(task_view(found, node, items.get(name)))
+            elif after == 0 or name in items:
+                views.append(
+                    TaskView(
+                        name=name,
+                        stage=node.stage,
+                        on_failure_of=node.on_failure_of,
+                        state=TaskState.RUNNING if name in items else TaskState.PENDING,
+                        items=items.get(name),
+                    )
+                )
         active = [view.name for view in views if view.state in ("running", "retrying", "waiting")]
         return views, active
 
     async def output(self, run_id: str, task: str, plan: Plan) -> str:
         """A task's output as JSON text. Raises TaskNotFound, IllegalMove."""
         if task not in plan.tasks:
-            near = _nearest(task, list(plan.tasks))
+            near = nearest_name(task, list(plan.tasks))
             hint = f" Did you mean {near!r}?" if near else f" Its tasks: {', '.join(list(plan.tasks)[:20])}."
             raise TaskNotFound(
                 f"The run {run_id} has no task {task!r}.{hint}",
@@ -334,63 +332,14 @@ class Answers:
             )
         return str(row[1])
 
-    async def events(self, run_id: str | None, after: int, limit: int) -> list[EventView]:
+    async def events(self, run_id: str | None, after: int, limit: int) -> EventList:
         """Entries of the journal after a place, oldest first."""
         if run_id is None:
             rows = await self._store.rows(SQL["read_events"], (after, limit))
         else:
             rows = await self._store.rows(SQL["read_run_events"], (run_id, after, limit))
-        return [
-            EventView(
-                cursor=self.cursor(row["seq"]),
-                type=row["type"],
-                at=iso(row["at"]) or "",
-                run_id=row["run_id"] if run_id is None else None,
-                task=row["task"],
-                attempt=row["attempt"],
-                item=row["item"],
-                details=_details(row["data"]),
-                actor=row["actor"],
-            )
-            for row in rows
-        ]
+        return EventList(event_view(row, self.cursor(row["seq"]), of_run=run_id is not None) for row in rows)
 
     async def counts(self, query: str) -> dict[str, int]:
         """How many rows in each state."""
         return {str(row[0]): int(row[1]) for row in await self._store.rows(SQL[query])}
-
-
-def _details(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    details: dict[str, Any] = json.loads(text)
-    for name in ("wake_at", "until"):  # the journal keeps times as numbers
-        if isinstance(details.get(name), int | float):
-            details[name] = iso(details[name])
-    return details
-
-
-def _task_view(row: sqlite3.Row, stage: str, items: Mapping[str, int] | None) -> TaskView:
-    started, ended = row["started_at"], row["ended_at"]
-    return TaskView(
-        name=row["task"],
-        stage=stage,
-        state=row["state"],
-        attempts=row["attempts"],
-        agent=row["agent"],
-        started_at=iso(started),
-        ended_at=iso(ended),
-        duration_s=round(max(0.0, ended - started), 3) if started and ended else None,
-        next_attempt_at=iso(row["wake_at"]),
-        reason=row["reason"],
-        error=_error(row["error"]) if row["state"] in ("failed", "retrying") else None,
-        items=dict(items) if items else None,
-        child_run_id=row["child_run_id"],
-        output_bytes=row["output_bytes"],
-        taken_over=bool(row["taken_over"]) or None,
-    )
-
-
-def _nearest(name: str, known: Sequence[str]) -> str | None:
-
-    return next(iter(difflib.get_close_matches(name[:128], known, 1)), None)

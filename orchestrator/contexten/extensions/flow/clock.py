@@ -65,6 +65,21 @@ class SystemClock:
         return self._random.random()
 
 
+def monotonic() -> float:
+    """Seconds that never go back, for waiting on other processes: no clock but the machine's moves those."""
+    return time.monotonic()
+
+
+def block(seconds: float) -> None:
+    """Hold the calling thread up that long; never the event loop's."""
+    time.sleep(seconds)
+
+
+def iso(at: float | None) -> str | None:
+    """Seconds since the epoch as people and programs read a time: ISO 8601, UTC, milliseconds. None stays None."""
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+
+
 def make_id(prefix: str, at: float | None = None) -> str:
     """A new identifier: `prefix`, then 9 characters of time (milliseconds) and 10 of chance; sorts by age."""
     millis = int((time.time() if at is None else at) * 1000)

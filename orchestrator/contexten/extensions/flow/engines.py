@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-
 from .errors import InvalidArguments, Issue, NotAvailableYet
+from .nearest import nearest_name
 from .views import EngineView
 
 NATIVE = "native"
@@ -31,7 +30,7 @@ def choose_engine(framework: object) -> str:
                 message="no such engine",
                 expected=known,
                 got=str(framework)[:100],
-                suggestion=next(iter(difflib.get_close_matches(name, known, 1)), None),
+                suggestion=nearest_name(name, known),
             )
         ],
     )

@@ -148,7 +148,7 @@ class StoreError(FlowError):
 
 
 class StoreBusy(StoreError):
-    """Another process holds the database; the message names it."""
+    """Another process has had the database locked for too long."""
 
     code = "store_busy"
     retryable = True

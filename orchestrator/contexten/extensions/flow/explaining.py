@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from .agents.ability import KINDS_WITHOUT_AGENT
 from .agents.registry import AgentRegistry
 from .answers import Answers
 from .definition import Plan
+from .obstacles import Obstacles
 from .planview import critical_path, plan_view, side_effects
+from .postmortem import Postmortem
+from .rendering import with_holds
 from .states import RunState
-from .store import Store
-from .store.sql import SQL
-from .submission import KINDS_WITHOUT_AGENT
 from .views import Explanation, FlowView, IssueView, TaskView
 
 
@@ -26,6 +27,8 @@ def explain_plan(plan: Plan, *, flow: FlowView | None, warnings: list[IssueView]
         f"{_count(len(view.waves) + (view.more_waves or 0), 'wave')}; "
         f"the longest chain has {_count(len(path), 'task')}.{touches}"
     )
+    if view.on_failure:
+        summary += f" After a failure up to {_count(len(view.on_failure), 'more task')} would run."
     call = f"execute_flow(flow_id={flow.flow_id!r})" if flow else "create_flow(name=..., workflow_def=...)"
     return Explanation(
         subject="flow" if flow else "definition",
@@ -44,22 +47,33 @@ def explain_plan(plan: Plan, *, flow: FlowView | None, warnings: list[IssueView]
 class RunExplainer:
     """Explains runs from what the store has recorded."""
 
-    def __init__(self, store: Store, answers: Answers, registry: AgentRegistry) -> None:
-        self._store = store
+    def __init__(
+        self,
+        answers: Answers,
+        registry: AgentRegistry,
+        obstacles: Obstacles,
+        postmortem: Postmortem,
+        holds: Callable[[str], Mapping[str, str]],
+    ) -> None:
+        """`holds` tells what keeps tasks of a run under way here from starting, by task."""
         self._answers = answers
+        self._postmortem = postmortem
+        self._holds = holds
         self._registry = registry
+        self._obstacles_in_queue = obstacles
 
-    async def explain(self, run_id: str, plan: Plan, limit: int) -> Explanation:
-        """Why the run is where it is. `limit` is max_concurrent_flows. Raises RunNotFound."""
+    async def explain(self, run_id: str, plan: Plan) -> Explanation:
+        """Why the run is where it is. Raises RunNotFound."""
         row = await self._answers.row(run_id)
         run = self._answers.run_view(row)
         tasks, active = await self._answers.tasks(run_id, plan, 0)
+        tasks = with_holds(tasks, self._holds(run_id), plan)
         state = RunState(run.state)
         waiting_for: list[str] | None = None
         failure: dict[str, Any] | None = None
         following = [f"get_flow_status(run_id={run_id!r}, detail='tasks')"]
         if state is RunState.SCHEDULED:
-            waiting_for, summary = await self._queue(run_id, limit)
+            waiting_for, summary = await self._obstacles_in_queue.of(row)
             following = [f"wait_for_flow(run_id={run_id!r})"]
         elif state is RunState.RUNNING:
             waiting_for = self._obstacles(tasks, plan)
@@ -80,11 +94,7 @@ class RunExplainer:
             summary = "Paused" + (f": {run.reason}" if run.reason else "") + "."
             following = [f"control_flow(run_id={run_id!r}, action='resume')"]
         elif state is RunState.FAILED:
-            failure = await self._failure(run_id, tasks)
-            root = failure.get("root_task")
-            at = f" in task {root}" if root else ""
-            summary = f"Failed{at}: {run.error.kind}: {run.error.message}" if run.error else "Failed."
-            following = _repairs(run_id, run.flow_id, run.error.kind if run.error else "", root)
+            failure, summary, following = await self._postmortem.of(run, tasks, plan)
         elif state is RunState.CANCELLED:
             summary = "Cancelled" + (f": {run.reason}" if run.reason else "") + "."
             following = [f"control_flow(run_id={run_id!r}, action='retry')"]
@@ -104,18 +114,13 @@ class RunExplainer:
             next=following,
         )
 
-    async def _queue(self, run_id: str, limit: int) -> tuple[list[str], str]:
-        place = await self._store.row(SQL["queue_place"], (run_id,))
-        ahead = int(place[0]) if place else 0
-        holders = [run.run_id for run in (await self._answers.runs("running", None, None, 10, None)).runs]
-        slots = f"a free slot (max_concurrent_flows is {limit}; held by {', '.join(holders) or 'none'})"
-        return [slots], f"Queued behind {ahead} runs, waiting for {slots}."
-
     def _obstacles(self, tasks: list[TaskView], plan: Plan) -> list[str] | None:
         found = []
         for view in tasks:
             task = plan.tasks[view.name].task
-            if view.state == "retrying":
+            if view.reason is not None and view.state in ("pending", "retrying", "running"):  # held up
+                found.append(f"{view.name}: {view.reason}")
+            elif view.state == "retrying":
                 found.append(f"{view.name}: the next attempt at {view.next_attempt_at}")
             elif (
                 view.state in ("pending", "running")
@@ -125,35 +130,6 @@ class RunExplainer:
                 found.append(f"{view.name}: no agent of this process offers {', '.join(task.required_tools)}")
         return found or None
 
-    async def _failure(self, run_id: str, tasks: list[TaskView]) -> dict[str, Any]:
-        rows = await self._store.rows(SQL["read_failed_task"], (run_id,))
-        failure: dict[str, Any] = {}
-        if rows:
-            first = rows[0]
-            failure = {"root_task": first["task"], "attempts": first["attempts"], **json.loads(first["error"])}
-            failure.pop("task", None)
-        skipped = [
-            view.name for view in tasks if view.state == "skipped" and (view.reason or "").startswith("upstream")
-        ]
-        if skipped:
-            failure["skipped"] = skipped
-        return failure
-
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _repairs(run_id: str, flow_id: str, kind: str, root: str | None) -> list[str]:
-    if kind in ("timeout", "network", "rate_limit", "resource", "agent_failure", "interrupted"):
-        return [
-            f"control_flow(run_id={run_id!r}, action='retry')",
-            f"update_flow(flow_id={flow_id!r}, patch=[...]) to give the task more retry or timeout_s",
-        ]
-    calls = [
-        f"update_flow(flow_id={flow_id!r}, patch=[...]) to mend the definition",
-        f"control_flow(run_id={run_id!r}, action='retry', version=<the new one>)",
-    ]
-    if root:
-        calls.insert(0, f"get_flow_status(run_id={run_id!r}, detail='events', task={root!r})")
-    return calls

@@ -73,8 +73,13 @@ class Feed:
         last = await self._store.row(SQL["last_event"])
         if last is None or int(last[0]) <= self._seen:
             return
-        rows = await self._store.rows(SQL["read_events"], (self._seen, PAGE))
-        events = [Event(*row) for row in rows if row["seq"] > self._seen]
+        is_full = True
+        while is_full:
+            rows = await self._store.rows(SQL["read_events"], (self._seen, PAGE))
+            is_full = len(rows) == PAGE
+            await self._hear([Event(*row) for row in rows if row["seq"] > self._seen])
+
+    async def _hear(self, events: list[Event]) -> None:
         if not events:
             return
         self._seen = max(self._seen, events[-1].seq)

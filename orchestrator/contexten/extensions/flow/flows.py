@@ -26,6 +26,7 @@ from .definition import (
     apply_patch,
     check,
     is_flow_id,
+    load_json,
     make_flow_id,
 )
 from .errors import InvalidArguments, Issue
@@ -169,7 +170,7 @@ class Flows:
             raw = raw.as_dict()
         if isinstance(raw, str | bytes):
             with suppress(ValueError, RecursionError):  # the checker says what is wrong with the text
-                raw = json.loads(raw)
+                raw = load_json(raw)
         if isinstance(raw, Mapping):
             raw = dict(raw)
             if name is not None:
@@ -304,12 +305,15 @@ def _bad_flow_id(flow_id: str) -> InvalidArguments:
 
 def _flow_ids(raw: object) -> Iterator[str]:
     """The ids of sub-flows that a raw definition names; whatever is misshapen is passed over."""
-    stages = raw.get("stages") if isinstance(raw, Mapping) else None
-    for stage in stages if isinstance(stages, list | tuple) else ():
-        tasks = stage.get("tasks") if isinstance(stage, Mapping) else None
-        for task in tasks if isinstance(tasks, list | tuple) else ():
-            if isinstance(task, Mapping) and task.get("type") == "flow":
-                parameters = task.get("parameters")
-                flow_id = parameters.get("flow_id") if isinstance(parameters, Mapping) else None
-                if isinstance(flow_id, str):
-                    yield flow_id
+    tasks = [task for stage in _parts(raw, "stages") for task in _parts(stage, "tasks")]
+    undo = [task for part in (*tasks, raw) for task in _parts(part, "on_failure")]
+    for task in (*tasks, *undo):
+        parameters = task.get("parameters") if task.get("type") == "flow" else None
+        flow_id = parameters.get("flow_id") if isinstance(parameters, Mapping) else None
+        if isinstance(flow_id, str):
+            yield flow_id
+
+
+def _parts(raw: object, name: str) -> list[Mapping[str, Any]]:
+    parts = raw.get(name) if isinstance(raw, Mapping) else None
+    return [part for part in parts if isinstance(part, Mapping)] if isinstance(parts, list | tuple) else []

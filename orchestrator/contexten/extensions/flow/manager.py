@@ -30,7 +30,7 @@ class FlowManager(Facade):
     ) -> None:
         """`enable_X=False` forbids that engine even by name; True asks for one that this version may not have.
         Raises TypeError or ValueError where `agents` are none."""
-        super().__init__(agents, settings=settings, default_retry=executor.policy if executor else None)
+        super().__init__(agents, settings=settings, executor=executor)
         self._enabled = {"prefect": enable_prefect, "controlflow": enable_controlflow}
         for name, is_enabled in self._enabled.items():
             if is_enabled:
@@ -74,6 +74,8 @@ class FlowManager(Facade):
         priority: int | str | None = None,
         deadline: object | None = None,
         dependencies: list[str] | None = None,
+        on_deadline: str = "continue",
+        on_dependency_failure: str = "fail",
         framework: str = "auto",
         timeout_s: float | None = None,
         idempotency_key: str | None = None,
@@ -94,6 +96,8 @@ class FlowManager(Facade):
             priority=priority,
             deadline=deadline,
             dependencies=dependencies,
+            on_deadline=on_deadline,
+            on_dependency_failure=on_dependency_failure,
             framework=framework,
             timeout_s=timeout_s,
             idempotency_key=idempotency_key,

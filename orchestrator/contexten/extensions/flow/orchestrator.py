@@ -34,7 +34,7 @@ class FlowOrchestrator(Facade):
         super().__init__(
             agents,
             settings=settings,
-            default_retry=executor.policy if executor else None,
+            executor=executor,
             max_concurrent_flows=max_concurrent_flows,
         )
         self._monitors = enable_monitoring

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from .definition import Plan, WorkflowDefinition, compile_plan
 from .errors import FlowNotFound
-from .execution.progression import Graph
+from .plangraph import Graph
 from .store import Store
 from .store.sql import SQL
 
@@ -32,6 +32,16 @@ class Plans:
         while len(self._kept) > PLANS_KEPT:
             _, dropped = self._kept.popitem(last=False)
             self._graphs.pop(id(dropped), None)
+
+    def clear(self) -> None:
+        """Forget all; each is made again when it is needed."""
+        self._kept.clear()
+        self._graphs.clear()
+
+    def forget(self, flow_id: str) -> None:
+        """The flow is gone; another may come by its id."""
+        for key in [key for key in self._kept if key[0] == flow_id]:
+            self._graphs.pop(id(self._kept.pop(key)), None)
 
     async def plan_of(self, flow_id: str, version: int | None = None) -> tuple[Plan, int]:
         """A saved flow's plan and version (None: the latest). Raises FlowNotFound."""

@@ -19,7 +19,7 @@ _EFFECTS = {
 
 
 def predecessors(plan: Plan) -> dict[str, frozenset[str]]:
-    """For each task the tasks that must end before it, dependencies and implied order alike."""
+    """For each task of a stage the tasks that must end before it, dependencies and implied order alike."""
     ends: dict[str, frozenset[str]] = {}
     before: dict[str, frozenset[str]] = {}
     for stage in _stages_in_order(plan):
@@ -33,6 +33,15 @@ def predecessors(plan: Plan) -> dict[str, frozenset[str]]:
             previous = name
         ends[stage.name] = frozenset(stage.tasks) or gate
     return before
+
+
+def ancestors(plan: Plan) -> dict[str, frozenset[str]]:
+    """For each task of a stage all tasks that must end before it, however many steps before."""
+    direct = predecessors(plan)
+    found: dict[str, frozenset[str]] = {}
+    for name in plan.order:
+        found[name] = direct[name].union(*(found[other] for other in direct[name]))
+    return found
 
 
 def _stages_in_order(plan: Plan) -> list[Any]:
@@ -53,21 +62,24 @@ def plan_view(plan: Plan, warnings: list[str] | None = None) -> PlanView:
     for name in plan.order:
         level[name] = 1 + max((level.get(other, 0) for other in before[name]), default=0)
     waves: list[list[str]] = [[] for _ in range(max(level.values(), default=0))]
-    for name in plan.tasks:
-        waves[level[name] - 1].append(name)
+    for name, node in plan.tasks.items():
+        if node.on_failure_of is None:
+            waves[level[name] - 1].append(name)
     tools = dict.fromkeys(tool for node in plan.tasks.values() for tool in node.task.required_tools)
     return PlanView(
         stages=len(plan.stages),
-        tasks=len(plan.tasks),
+        tasks=len(plan.order),
         waves=waves[:MAX_WAVES],
         more_waves=max(0, len(waves) - MAX_WAVES) or None,
+        on_failure=[name for names in plan.on_failure.values() for name in names] or None,
         tools=list(tools),
         warnings=warnings or [],
     )
 
 
 def critical_path(plan: Plan) -> list[str]:
-    """The chain of tasks with the greatest sum of complexities: what bounds the run's duration from below."""
+    """The chain of tasks with the greatest sum of complexities: what bounds the duration of a run without failures from
+    below."""
     before = predecessors(plan)
     cost: dict[str, float] = {}
     via: dict[str, str | None] = {}
@@ -90,16 +102,17 @@ def side_effects(plan: Plan) -> list[str]:
 
 def _effects(node: TaskNode) -> list[str]:
     parameters: Mapping[str, Any] = node.task.parameters
+    name = node.name if node.on_failure_of is None else f"{node.name} (after a failure)"
     lines = []
     for tool in node.task.required_tools:
         if tool not in _EFFECTS:
             if tool not in ("json_parser", "data_processor", "wait"):
-                lines.append(f"{node.name}: uses the tool {tool}")
+                lines.append(f"{name}: uses the tool {tool}")
             continue
         field, text = _EFFECTS[tool]
         value = parameters.get(field, "?")
         shown = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-        lines.append(f"{node.name}: {text.format(shown[:200], method=parameters.get('method', 'GET'))}")
+        lines.append(f"{name}: {text.format(shown[:200], method=parameters.get('method', 'GET'))}")
     if node.task.type == "flow":
-        lines.append(f"{node.name}: runs the flow {parameters.get('flow_id')}")
+        lines.append(f"{name}: runs the flow {parameters.get('flow_id')}")
     return lines

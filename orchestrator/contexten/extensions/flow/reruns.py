@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from .agents.registry import AgentRegistry
 from .clock import make_id
 from .definition import Plan
 from .errors import IllegalMove, InvalidArguments, TaskNotFound
 from .flows import SavedFlow
 from .planview import predecessors
+from .scheduling import Scheduling
 from .states import RunState, TaskState
 from .store import NewRun, StoredText, TaskRow
 from .store.records import UPSTREAM
-from .strategies import Strategy
+from .strategies import QueuedRun
 from .views import TaskView
 
 RERUNS = ("retry", "rerun_from")
@@ -85,7 +88,7 @@ def check_rerun(run_id: str, state: RunState, action: str, task: str | None, pla
             next=f"Call control_flow(run_id={run_id!r}, action='rerun_from', task=...) or execute_flow.",
         )
     if action == "rerun_from" and task is None:
-        raise InvalidArguments("rerun_from needs a task.", next=f"Its tasks: {', '.join(list(plan.tasks)[:50])}.")
+        raise InvalidArguments("rerun_from needs a task.", next=f"Its tasks: {', '.join(plan.order[:50])}.")
 
 
 def new_rerun(
@@ -96,29 +99,34 @@ def new_rerun(
     again: str | None,
     tasks: Sequence[TaskView],
     outputs: Collection[tuple[str, StoredText]],
-    strategy: Strategy,
+    scheduling: Scheduling,
+    registry: AgentRegistry,
     at: float,
     actor: str,
 ) -> NewRun:
     """The run that repeats the one in `row`. Raises TaskNotFound where `again` is no task of the flow."""
-    if again is not None and again not in flow.plan.tasks:
+    if again is not None and again not in flow.plan.order:
+        is_known = again in flow.plan.tasks
         raise TaskNotFound(
-            f"The flow {flow.flow_id!r} (version {flow.version}) has no task {again!r}.",
-            next=f"Its tasks: {', '.join(list(flow.plan.tasks)[:50])}.",
+            f"The flow {flow.flow_id!r} (version {flow.version}) has no task {again!r}"
+            + (" outside on_failure; a run cannot begin with one of those." if is_known else "."),
+            next=f"Its tasks: {', '.join(flow.plan.order[:50])}.",
         )
     settled = [
         view.name
         for view in tasks
         if view.state == "completed" or (view.state == "skipped" and not (view.reason or "").startswith(UPSTREAM))
     ]
+    demands = scheduling.demands(flow.plan, registry)
+    run_id = make_id("run_", at)
     return NewRun(
-        run_id=make_id("run_", at),
+        run_id=run_id,
         flow_id=flow.flow_id,
         version=flow.version,
         name=flow.name,
         framework=row["framework"],
         priority=row["priority"],
-        queue_key=strategy.key(enqueued_at=at, priority=row["priority"]),
+        queue_key=scheduling.strategy.key(QueuedRun(run_id=run_id, seq=0, enqueued_at=at, priority=row["priority"])),
         inputs=row["inputs"],
         total=len(flow.plan.tasks),
         created_at=at,
@@ -126,4 +134,5 @@ def new_rerun(
         rerun_of=row["run_id"],
         taken_over=taken_over(outputs, old, flow.plan, settled=settled, again=again, at=at),
         actor=actor,
+        demands=json.dumps(demands, sort_keys=True) if demands else None,
     )

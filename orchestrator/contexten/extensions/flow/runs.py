@@ -12,14 +12,17 @@ from typing import Any, Literal
 import anyio
 
 from .actor import Actor
+from .agents.ability import check_agents
 from .agents.registry import AgentRegistry
 from .answers import MAX_PAGE, Answers
 from .clock import Clock
 from .definition import Plan
 from .errors import IllegalMove, InvalidArguments, TaskNotFound
+from .estimates import Estimates
 from .execution.conductor import Conductor
-from .flows import Flows
+from .flows import Flows, SavedFlow
 from .plans import Plans
+from .rendering import with_holds
 from .reruns import RERUNS, check_rerun, new_rerun
 from .scheduling import Scheduling
 from .settings import FlowSettings
@@ -29,7 +32,7 @@ from .store.database import settle_future
 from .store.requests import request
 from .store.sql import SQL
 from .store.submissions import submit
-from .submission import RunRequest, check_agents, new_run
+from .submission import RunRequest, new_run
 from .views import ControlResult, RunView, TaskView
 from .watching import Watchers
 
@@ -52,6 +55,7 @@ class Runs:
         plans: Plans,
         registry: AgentRegistry,
         scheduling: Scheduling,
+        estimates: Estimates,
         settings: FlowSettings,
         clock: Clock,
         watchers: Watchers,
@@ -62,6 +66,7 @@ class Runs:
         self._plans = plans
         self._registry = registry
         self._scheduling = scheduling
+        self._estimates = estimates
         self._settings = settings
         self._clock = clock
         self._watchers = watchers
@@ -125,7 +130,8 @@ class Runs:
         run = new_run(
             flow,
             request,
-            strategy=self._scheduling.strategy,
+            scheduling=self._scheduling,
+            estimate_s=await self._estimate(request, flow),
             registry=self._registry,
             settings=self._settings,
             clock=self._clock,
@@ -133,13 +139,20 @@ class Runs:
         )
         return run, flow.plan
 
+    async def _estimate(self, request: RunRequest, flow: SavedFlow) -> float | None:
+        """How long the run takes, where that counts for when it starts and the store's history tells."""
+        if request.get("deadline") is None and not self._scheduling.strategy.needs_estimates:
+            return None
+        estimate = await self._estimates.of_run(flow.flow_id, flow.version, flow.plan)
+        return estimate.p50_s if estimate.is_known else None
+
     async def _submit(self, run: NewRun, plan: Plan) -> Submitted:
         """Record a run, and start it at once where that is possible. Raises Refused where the flow has a newer
         version."""
         if self.conductor is None:
-            return await self._store.write(partial(_submit, run))
+            return await self._store.write(partial(submit, run=run))
         future: asyncio.Future[Submitted] = asyncio.get_running_loop().create_future()
-        self.conductor.submit(run, plan, partial(settle_future, future))
+        self.conductor.intake.submit(run, plan, partial(settle_future, future))
         return await future
 
     async def _submitted(self, run: NewRun, submitted: Submitted) -> RunView:
@@ -159,7 +172,7 @@ class Runs:
         limit: int = MAX_PAGE,
     ) -> RunView:
         """Raises RunNotFound, TaskNotFound. `since` keeps only tasks and events that changed after that cursor."""
-        after, reset = await self._answers.place(since)
+        after, reset = await self._answers.place(since, run_id)
         row = await self._answers.row(run_id)
         plan, _ = await self._plans.plan_of(row["flow_id"], row["version"])
         if task is not None and task not in plan.tasks:
@@ -169,9 +182,13 @@ class Runs:
             )
         more: dict[str, Any] = {"reset": True if reset else None}
         tasks: list[TaskView] = []
+        if row["blocked"] is not None:
+            more["dependencies"] = await self._answers.dependencies(run_id)
         if detail == "tasks" or not RunState(row["state"]).is_terminal:
             tasks, active = await self._answers.tasks(run_id, plan, after if detail == "tasks" else 0)
             more["active"] = active or None
+            if self.conductor is not None:
+                tasks = with_holds(tasks, self.conductor.holds(run_id), plan)
         if detail == "tasks":
             more["tasks"] = [view for view in tasks if task is None or view.name == task]
         elif detail == "events":
@@ -208,15 +225,16 @@ class Runs:
 
         Raises RunNotFound, InvalidArguments.
         """
-        after, reset = await self._answers.place(since)
+        after, reset = await self._answers.place(since, run_id)
         row = await self._answers.row(run_id)
         if since is None or reset:
             after = int(row["cursor"])
+        waited = partial(self._is_waited_for, until=until, after=-1 if reset else after)  # a snapshot is news at once
         known = int(row["cursor"])  # what the caller knows, or has been told
         end_only = until == "end" and on_progress is None
         with self._watchers.watch(run_id, end_only=end_only) as watch, anyio.move_on_after(timeout_s):
             row = await self._answers.row(run_id)  # after the watch began: no change is missed between
-            while not self._is_waited_for(row, until, after):
+            while not waited(row):
                 if not self._watchers.are_closed and (on_progress is None or int(row["cursor"]) == known):
                     await watch.wait()
                 if self._watchers.are_closed:
@@ -225,7 +243,7 @@ class Runs:
                 if on_progress is not None and int(row["cursor"]) != known:
                     known = int(row["cursor"])
                     await on_progress(self._answers.run_view(row))
-                    if not self._is_waited_for(row, until, after):
+                    if not waited(row):
                         await anyio.sleep(PROGRESS_S)
         return await self._changed(run_id, after, reset=reset)
 
@@ -282,7 +300,7 @@ class Runs:
         if action in RERUNS:
             return await self._run_again(row, plan, action, task, version, actor)
         at = self._clock.timestamp()
-        change = partial(_request, run_id=run_id, action=action, at=at, reason=reason, actor=str(actor))
+        change = partial(request, run_id=run_id, action=action, at=at, reason=reason, actor=str(actor))
         state = await self._store.write(change)
         view = self._answers.run_view(await self._answers.row(run_id))
         note = view.note
@@ -316,7 +334,8 @@ class Runs:
             again=task if action == "rerun_from" else None,
             tasks=tasks,
             outputs=outputs,
-            strategy=self._scheduling.strategy,
+            scheduling=self._scheduling,
+            registry=self._registry,
             at=self._clock.timestamp(),
             actor=str(actor),
         )
@@ -332,11 +351,3 @@ class Runs:
             cursor=view.cursor,
             next_poll_s=view.next_poll_s,
         )
-
-
-def _submit(run: NewRun, tx: Any) -> Submitted:
-    return submit(tx, run)
-
-
-def _request(tx: Any, **arguments: Any) -> RunState:
-    return request(tx, **arguments)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from typing import Any
 
 import psutil
 
 from .executor import FlowExecutor
+from .service import FlowService
 from .settings import FlowSettings
 from .sharing import Facade
-from .store.sql import SQL
+from .store.reading import glance
 from .strategies import SchedulingStrategy
 
 
@@ -28,16 +27,23 @@ class FlowScheduler(Facade):
         executor: FlowExecutor | None = None,
         settings: FlowSettings | None = None,
     ) -> None:
-        """Without a `strategy` the database's remembered one holds. `enable_load_balancing` lets tasks go to the least
-        loaded of several able agents, which the registry always does. Raises InvalidArguments, NotAvailableYet."""
+        """Without a `strategy` the database's remembered one holds. With `enable_load_balancing` each task goes to the
+        least loaded of several able agents; else the strategy decides. Raises InvalidArguments."""
         super().__init__(
             agents,
             settings=settings,
-            default_retry=executor.policy if executor else None,
+            executor=executor,
             strategy=strategy,
             max_concurrent_flows=max_concurrent_flows,
         )
         self.enable_load_balancing = enable_load_balancing
+
+    async def service(self) -> FlowService:
+        """The core, opened on first use. Raises StoreError where the database cannot be used."""
+        service = await super().service()
+        if self.enable_load_balancing:
+            service.balance_load()
+        return service
 
     async def schedule_flow(
         self,
@@ -50,8 +56,15 @@ class FlowScheduler(Facade):
         inputs: dict[str, Any] | None = None,
         framework: str = "auto",
         timeout_s: float | None = None,
+        on_deadline: str = "continue",
+        on_dependency_failure: str = "fail",
     ) -> dict[str, Any]:
         """Queue a run; answers `run_id`, `flow_id`, `state`.
+
+        `deadline` is a time (naive: local) or a number of seconds from now; what is not done by then is journaled, and
+        cancelled with `on_deadline="cancel"`. `dependencies` are ids of runs, or of flows (their latest run, else their
+        first one to come): the run starts when they have completed, and fails when one of them did not, unless
+        `on_dependency_failure` is "run".
 
         `workflow` is a flow's id or a definition; beside a `workflow_def` it is that definition's name.
         Raises as `FlowManager.execute_flow`.
@@ -66,6 +79,8 @@ class FlowScheduler(Facade):
             priority=priority,
             deadline=deadline,
             dependencies=dependencies,
+            on_deadline=on_deadline,
+            on_dependency_failure=on_dependency_failure,
             framework=framework,
             timeout_s=timeout_s,
         )
@@ -74,20 +89,10 @@ class FlowScheduler(Facade):
     def get_scheduler_status(self) -> dict[str, Any]:
         """How the queue stands now: `running` (whether it takes runs), `pending_flows`, `running_flows`, `strategy`,
         `system_load` (0 to 100). Answers before `start()` too."""
-        counts: dict[str, int] = {}
-        strategy = self._strategy or self.settings.strategy
-        path = self.settings.database.expanduser().absolute()
-        if path.exists():
-            with closing(sqlite3.connect(path)) as connection:
-                try:
-                    counts = dict(connection.execute(SQL["count_runs"]).fetchall())
-                    remembered = connection.execute(SQL["setting"], ("strategy",)).fetchone()
-                    strategy = remembered[0] if remembered else strategy
-                except sqlite3.DatabaseError:
-                    counts = {}  # its tables are not there yet, or it is no database
+        counts, remembered = glance(self.settings.database.expanduser())
         return {
             "running": self.is_open,
-            "strategy": strategy,
+            "strategy": remembered or self._strategy or self.settings.strategy,
             "pending_flows": counts.get("scheduled", 0),
             "running_flows": counts.get("running", 0),
             "system_load": psutil.cpu_percent(),

@@ -1,43 +1,22 @@
-"""The one core of a database in a process: every entrance (Python, MCP, CLI) calls it."""
+"""What a database is asked: every entrance (Python, MCP, CLI) calls this."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
-from functools import partial
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self, Unpack
-
-import anyio
+from typing import Any, Literal, Unpack
 
 from .actor import PYTHON, Actor
-from .agents.registry import AgentRegistry
-from .agents.secrets import SecretVault
-from .agents.tool_agent import BuiltinToolAgent
-from .answers import MAX_PAGE, Answers, iso
-from .clock import Clock, SystemClock, make_id
-from .errors import Closing, FlowError, InvalidArguments
-from .execution.conductor import Conductor
-from .explaining import RunExplainer, explain_plan
-from .feed import Feed
-from .flows import Flows
-from .overview import Overview
-from .plans import Plans
-from .recovery.retry import RetryPolicy
-from .runs import Action, Detail, Runs
-from .scheduling import Scheduling
-from .settings import FlowSettings
-from .states import RunState
-from .store import Event, Store
-from .store.retention import prune
+from .answers import MAX_PAGE
+from .core import Core
+from .errors import InvalidArguments
+from .explaining import explain_plan
+from .runs import Action, Detail
 from .submission import RunRequest
 from .views import (
     AgentsView,
     ControlResult,
-    EventView,
+    EventList,
     Explanation,
     FlowPage,
     FlowSaved,
@@ -47,190 +26,16 @@ from .views import (
     RunView,
     SchedulerView,
     StrategyChange,
+    StrategyForecast,
     VerifyReport,
 )
-from .watching import Change, Watchers
+from .watching import Change
 
 logger = logging.getLogger(__name__)
 
-PRUNE_S = 600.0  # between prunings
-PRUNE_PAUSE_S = 0.01  # between the batches of one, for those that work
 
-
-class FlowService:
-    """Opens the database, drives its runs, answers questions. `async with` owns it."""
-
-    def __init__(
-        self,
-        settings: FlowSettings | None = None,
-        *,
-        agents: Any = None,
-        drive: bool = True,
-        clock: Clock | None = None,
-        holder: str = "python",
-        default_retry: RetryPolicy | None = None,
-    ) -> None:
-        """`drive=False` opens the store for questions and requests only: no run is executed and no lock held.
-
-        Raises TypeError where `agents` are none, InvalidArguments where a secret cannot be kept.
-        """
-        self.settings = settings or FlowSettings()
-        self.clock: Clock = clock or SystemClock()
-        self.vault = SecretVault(self.settings)
-        self.registry = AgentRegistry(agents, BuiltinToolAgent(self.settings, self.clock, self.vault))
-        self._drives = drive
-        self._holder = holder
-        self._default_retry = default_retry or RetryPolicy(
-            max_attempts=self.settings.max_retries + 1, delay_s=self.settings.retry_delay_s
-        )
-        self._watchers = Watchers()
-        self._store = Store(self.settings.database, durability=self.settings.durability)
-        self._answers = Answers(self._store, self.clock, self._note)
-        self._feed = Feed(
-            store=self._store,
-            clock=self.clock,
-            answers=self._answers,
-            watchers=self._watchers,
-            on_foreign=self._heed,
-        )
-        self._store.on_commit = self._feed.committed
-        self._plans = Plans(self._store)
-        self._scheduling = Scheduling(self._store, self.settings, self.clock)
-        self._flows = Flows(
-            store=self._store,
-            registry=self.registry,
-            vault=self.vault,
-            settings=self.settings,
-            clock=self.clock,
-            answers=self._answers,
-            plans=self._plans,
-        )
-        self._runs = Runs(
-            store=self._store,
-            answers=self._answers,
-            flows=self._flows,
-            plans=self._plans,
-            registry=self.registry,
-            scheduling=self._scheduling,
-            settings=self.settings,
-            clock=self.clock,
-            watchers=self._watchers,
-        )
-        self._overview = Overview(self._store, self._answers, self.registry, self._scheduling)
-        self._explainer = RunExplainer(self._store, self._answers, self.registry)
-        self._conductor: Conductor | None = None
-        self._stack = AsyncExitStack()
-        self._is_open = False
-
-    # Opening and closing
-    async def __aenter__(self) -> Self:
-        """Raises StoreBusy, StoreReadOnly, StoreCorrupt, StoreTooNew or StoreError where the database cannot be
-        used."""
-        async with AsyncExitStack() as stack:
-            await self._store.open()
-            stack.push_async_callback(_shielded, self._store.close)
-            if self._drives:
-                self._store.hold_driving({"holder": self._holder, "since": iso(self.clock.timestamp())})
-            stack.push_async_callback(_shielded, self.registry.aclose)
-            await self._scheduling.recall()
-            await self._feed.begin()
-            group = await stack.enter_async_context(asyncio.TaskGroup())
-            self._watchers.are_closed = False
-            self._is_open = True
-            stack.push_async_callback(_shielded, self._stop)
-            if self._drives:
-                await self._scheduling.settle_queue()
-                await self._drive(group)
-                stack.callback(group.create_task(self._prune(), name="prune").cancel)
-            stack.callback(group.create_task(self._feed.follow(), name="follow").cancel)
-            self._stack = stack.pop_all()
-        return self
-
-    async def _drive(self, group: asyncio.TaskGroup) -> None:
-        conductor = Conductor(
-            settings=self.settings,
-            clock=self.clock,
-            store=self._store,
-            plans=self._plans,
-            registry=self.registry,
-            vault=self.vault,
-            default_retry=self._default_retry,
-            max_concurrent_flows=self._scheduling.max_concurrent_flows,
-            owner=make_id("srv_"),
-            group=group,
-        )
-        self._conductor = self._runs.conductor = self._feed.conductor = conductor
-        await conductor.start()
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Stop within `stop_grace_s`; unfinished runs go on at the next start."""
-        stack, self._stack = self._stack, AsyncExitStack()
-        await stack.aclose()
-
-    async def _stop(self) -> None:
-        self._is_open = False
-        if self._conductor is not None:
-            await self._conductor.stop()
-            self._conductor = self._runs.conductor = self._feed.conductor = None
-        self._watchers.close()
-
-    @property
-    def database(self) -> Path:
-        """The database's file."""
-        return self._store.path
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it takes work."""
-        return self._is_open
-
-    def add_agents(self, agents: Any) -> None:
-        """Take more agents; they merge with the others by name. Raises TypeError or ValueError."""
-        self.registry.add(agents)
-        if self._conductor is not None:
-            self._conductor.agents_changed()
-
-    def set_default_retry(self, policy: RetryPolicy) -> None:
-        """From now on how tasks without `retry` are tried again."""
-        self._default_retry = policy
-        if self._conductor is not None:
-            self._conductor.default_retry = policy
-
-    def _check_open(self) -> None:
-        if not self._is_open:
-            raise Closing("The service is closed or closing.", next="Send the call again when the server is back.")
-
-    def _note(self, state: RunState) -> str | None:
-        if self._conductor is None and self._store.driver() is None and state is not RunState.PAUSED:
-            return "no server runs on this database; the run goes on when one starts"
-        return None
-
-    async def _heed(self, events: list[Event]) -> None:
-        """Another process wrote these entries: forget what they make untrue."""
-        for event in events:
-            if event.type == "flow.updated" and event.flow_id is not None:
-                self._flows.forget(event.flow_id)
-        if any(event.type == "scheduler.changed" for event in events):
-            await self._scheduling.recall()
-            self._apply_limit()
-
-    def _apply_limit(self) -> None:
-        if self._conductor is not None:
-            self._conductor.max_concurrent_flows = self._scheduling.max_concurrent_flows
-            self._conductor.kick()
-
-    async def _prune(self) -> None:
-        while True:
-            before = self.clock.timestamp() - self.settings.retention_days * 86400
-            try:
-                change = partial(prune, ended_before=before, keep=self.settings.retention_runs)
-                while await self._store.write(change):
-                    await self.clock.sleep(PRUNE_PAUSE_S)
-            except FlowError as error:
-                logger.warning("pruning failed and will be tried again: %s", error)
-            await self.clock.sleep(PRUNE_S)
+class FlowService(Core):
+    """The core with its questions and requests. `async with` owns it."""
 
     def subscribe(self, listener: Callable[[Change], None]) -> Callable[[], None]:
         """Call `listener` on the event loop after each commit that changed something; answers how to stop.
@@ -363,12 +168,14 @@ class FlowService:
         """A completed run's output as JSON text, whole. Raises RunNotFound, IllegalMove (no output yet)."""
         return await self._runs.run_output(run_id)
 
-    async def events(self, run_id: str | None = None, *, since: str | None = None, limit: int = 200) -> list[EventView]:
+    async def events(self, run_id: str | None = None, *, since: str | None = None, limit: int = 200) -> EventList:
         """Journal entries after `since`, oldest first. Raises RunNotFound."""
         if run_id is not None:
             await self._answers.row(run_id)
-        after, _ = await self._answers.place(since)
-        return await self._answers.events(run_id, after, limit)
+        after, reset = await self._answers.place(since, run_id)
+        events = await self._answers.events(run_id, after, limit)
+        events.reset = reset
+        return events
 
     # The whole
     async def explain(
@@ -379,7 +186,7 @@ class FlowService:
         if run_id is not None:
             row = await self._answers.row(run_id)
             plan, _ = await self._plans.plan_of(row["flow_id"], row["version"])
-            return await self._explainer.explain(run_id, plan, self._scheduling.max_concurrent_flows)
+            return await self._explainer.explain(run_id, plan)
         if workflow_def is not None:
             saved, flow = await self._flows.create(
                 workflow_def,
@@ -405,14 +212,21 @@ class FlowService:
         dry_run: bool = False,
         actor: Actor = PYTHON,
     ) -> StrategyChange:
-        """Change the order of the queue or the limit; both are remembered. Raises InvalidArguments (unknown
-        strategy, with did-you-mean), NotAvailableYet."""
+        """Change the order of the queue or the limit; both are remembered. With `dry_run` nothing changes: recent
+        history and the queue are replayed through every strategy. Raises InvalidArguments (unknown strategy, with
+        did-you-mean)."""
         self._check_open()
-        change = await self._scheduling.change(
-            strategy, max_concurrent_flows=max_concurrent_flows, dry_run=dry_run, actor=str(actor)
-        )
-        self._apply_limit()
+        if dry_run:
+            return await self._forecast.rehearse(strategy, max_concurrent_flows)
+        change = await self._scheduling.change(strategy, max_concurrent_flows=max_concurrent_flows, actor=str(actor))
+        self._look_again()
         return change
+
+    async def compare_strategies(self, slots: int | None = None) -> StrategyForecast:
+        """How each strategy would fare with recent history and the queue, in the database's slots or in so many.
+        Raises InvalidArguments, StoreError."""
+        _, limit = self._scheduling.proposed(None, slots)
+        return await self._forecast.compare(limit)
 
     async def agents(self) -> AgentsView:
         """Agents, tools and engines of this process."""
@@ -429,9 +243,3 @@ class FlowService:
     async def verify(self) -> VerifyReport:
         """Fold the journal and compare it with the state tables; check the file's integrity. Raises StoreError."""
         return await self._overview.verify()
-
-
-async def _shielded(farewell: Callable[[], Awaitable[None]]) -> None:
-    """Each farewell is bounded in time itself."""
-    with anyio.CancelScope(shield=True):
-        await farewell()

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -27,15 +26,21 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from contexten.extensions.flow.addresses import absolute_url, private_url
 from contexten.extensions.flow.errors import FlowError, Issue
+from contexten.extensions.flow.nearest import nearest_name
+from contexten.extensions.flow.rates import RateLimit
+from contexten.extensions.flow.recovery.error_kinds import ErrorKinds
 
 CONFIG_FILE = "contexten-flow.toml"
 CONFIG_VARIABLE = "CONTEXTEN_FLOW_CONFIG"
 ENV_PREFIX = "CONTEXTEN_FLOW_"
 
 _TRUSTED_ONLY = frozenset({"mcp_servers", "secrets", "tokens"})
-"""With every name that begins with allow_: what the working directory's file may not set."""
+_TRUSTED_PREFIXES = ("allow_", "oauth_")
+"""With every name that begins so: what the working directory's file may not set."""
 
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749, section 3.3
 _SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
@@ -147,7 +152,7 @@ def _read_settings(path: Path) -> SettingsFile | None:
 
 
 def _refuse_what_needs_trust(file: SettingsFile) -> None:
-    names = [name for name in file.values if name in _TRUSTED_ONLY or name.startswith("allow_")]
+    names = [name for name in file.values if name in _TRUSTED_ONLY or name.startswith(_TRUSTED_PREFIXES)]
     if names:
         raise SettingsFileError(
             f"{CONFIG_FILE} in the working directory sets {', '.join(names)}. That is not taken from there unasked: "
@@ -159,13 +164,6 @@ def _refuse_what_needs_trust(file: SettingsFile) -> None:
                 for name in names
             ],
         )
-
-
-def nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant."""
-    import difflib
-
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
 
 
 def unknown_variables() -> dict[str, str | None]:
@@ -195,6 +193,21 @@ class FlowSettings(BaseSettings):
     max_concurrent_flows: int = Field(100, ge=1, description="runs that hold a slot at once")
     strategy: str = Field("fifo", description="the strategy of a database that remembers none")
     aging_interval_s: float = Field(60.0, gt=0, description="waiting this long raises a priority one level")
+    pools: Annotated[dict[str, float], NoDecode] = Field(
+        default_factory=dict, description="resource pools and their sizes, such as gpu=2,licences=5"
+    )
+    flow_limits: Annotated[dict[str, float], NoDecode] = Field(
+        default_factory=dict, description="runs of a flow that hold a slot at once, by flow id"
+    )
+    tag_limits: Annotated[dict[str, float], NoDecode] = Field(
+        default_factory=dict, description="runs of the flows with a tag that hold a slot at once, by tag"
+    )
+    rate_limits: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict, description="attempts of a tool an interval, by tool, such as http_client=10/1s"
+    )
+    error_kinds: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict, description="what errors are, such as exit:75=resource,http:423=resource,MyError=network"
+    )
     allow_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="private host or host:port that http_client may reach"
     )
@@ -205,13 +218,29 @@ class FlowSettings(BaseSettings):
     )
     secrets: Annotated[tuple[SecretGrant, ...], NoDecode] = Field((), description="secrets that flows may name")
     tokens: Annotated[tuple[str, ...], NoDecode] = Field((), repr=False, description="bearer tokens accepted over HTTP")
+    oauth_issuer: str | None = Field(
+        None, description="URL of the authorization server whose access tokens are accepted over HTTP"
+    )
+    oauth_resource: str | None = Field(
+        None, description="URL by which clients know this server: the audience that access tokens must name"
+    )
+    oauth_scopes: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="scopes that an access token must have, all of them"
+    )
+    oauth_jwks_url: str | None = Field(
+        None, description="where the issuer's keys are; found in its metadata where not set"
+    )
     tool_capacity: int = Field(1000, ge=1, description="attempts that the built-in tool agent runs at once")
     max_retries: int = Field(3, ge=0, description="tries after the first for tasks without retry")
     retry_delay_s: float = Field(1.0, ge=0, description="delay before the first of them")
+    circuit_failures: int = Field(
+        5, ge=0, le=1000, description="failures in a row after which an agent or tool is left alone; 0: never"
+    )
+    circuit_open_s: float = Field(30.0, gt=0, le=3600, description="for how long; doubled by each failed probe")
     max_interruptions: int = Field(5, ge=1, description="attempts cut off by crashes before a task fails")
     cancel_grace_s: float = Field(5.0, ge=0, description="how long a cancelled attempt may take to end")
     stop_grace_s: float = Field(3.0, ge=0, description="how long attempts may go on when the server stops")
-    lease_ttl_s: float = Field(15.0, gt=0, description="how long a silent owner keeps its runs")
+    lease_ttl_s: float = Field(15.0, gt=0, description="how long a server that has fallen silent keeps its runs")
     max_definition_bytes: int = Field(1 << 20, ge=1024, description="size of a definition as JSON")
     max_tasks: int = Field(1000, ge=1, description="tasks in a definition")
     max_for_each_items: int = Field(10_000, ge=1, description="items of a for_each")
@@ -221,10 +250,55 @@ class FlowSettings(BaseSettings):
     retention_runs: int = Field(100_000, ge=1, description="finished runs kept at most")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    @field_validator("allow_hosts", "allow_paths", "allow_commands", "allow_functions", "tokens", mode="before")
+    @field_validator(
+        "allow_hosts", "allow_paths", "allow_commands", "allow_functions", "tokens", "oauth_scopes", mode="before"
+    )
     @classmethod
     def _split_lists(cls, value: Any) -> Any:
         return _split(value)
+
+    @field_validator("pools", "flow_limits", "tag_limits", "rate_limits", "error_kinds", mode="before")
+    @classmethod
+    def _parse_pairs(cls, value: Any) -> Any:
+        pairs = _split(value)
+        if not isinstance(pairs, list):
+            return value
+        values = {}
+        for pair in pairs:
+            name, equals, size = str(pair).rpartition("=")
+            if not equals:
+                raise ValueError(f"{pair!r} is not name=size")
+            values[name.strip()] = size.strip()
+        return values
+
+    @field_validator("pools", "flow_limits", "tag_limits")
+    @classmethod
+    def _check_sizes(cls, sizes: dict[str, float]) -> dict[str, float]:
+        for name, size in sizes.items():
+            if not name or not 0 <= size <= 1e9:
+                raise ValueError(f"{name!r} needs a size from 0 (which takes the limit away) to 1e9")
+        return sizes
+
+    @field_validator("rate_limits")
+    @classmethod
+    def _check_rates(cls, limits: dict[str, str]) -> dict[str, str]:
+        for tool, limit in limits.items():
+            try:
+                RateLimit.parse(limit)
+            except ValueError as error:
+                raise ValueError(f"{tool}: {error}") from None
+        return limits
+
+    @field_validator("error_kinds")
+    @classmethod
+    def _check_kinds(cls, kinds: dict[str, str]) -> dict[str, str]:
+        ErrorKinds(kinds)
+        return kinds
+
+    @property
+    def rates(self) -> dict[str, RateLimit]:
+        """The rate limits of tools, read."""
+        return {tool: RateLimit.parse(limit) for tool, limit in self.rate_limits.items()}
 
     @field_validator("secrets", mode="before")
     @classmethod
@@ -234,6 +308,31 @@ class FlowSettings(BaseSettings):
         value = _split(value)
         if isinstance(value, list | tuple):
             return [SecretGrant.parse(item) if isinstance(item, str) else item for item in value]
+        return value
+
+    @field_validator("oauth_issuer", "oauth_resource", "oauth_jwks_url")
+    @classmethod
+    def _check_urls(cls, url: str | None, info: ValidationInfo) -> str | None:
+        if not url:
+            return None
+        return absolute_url(url) if info.field_name == "oauth_resource" else private_url(url)
+
+    @field_validator("oauth_scopes")
+    @classmethod
+    def _check_scopes(cls, scopes: tuple[str, ...]) -> tuple[str, ...]:
+        for scope in scopes:
+            if not _SCOPE.fullmatch(scope):
+                raise ValueError(f"a scope is a word without spaces and quotes, got {scope!r}")
+        return scopes
+
+    @field_validator("oauth_resource", "oauth_scopes", "oauth_jwks_url")  # defaults too
+    @classmethod
+    def _check_issuer_is_there(cls, value: Any, info: ValidationInfo) -> Any:
+        issuer = info.data.get("oauth_issuer", value)  # a wrong one is told already
+        if value and not issuer:
+            raise ValueError("oauth_issuer is needed too: whose access tokens are accepted")
+        if info.field_name == "oauth_resource" and issuer and not value:
+            raise ValueError("it is needed with oauth_issuer: the URL by which clients know this server")
         return value
 
     @field_validator("log_level", mode="before")

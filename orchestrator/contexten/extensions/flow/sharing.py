@@ -14,7 +14,7 @@ from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 from .agents.python_agent import adapt_agents
-from .recovery.retry import RetryPolicy
+from .executor import FlowExecutor
 from .scheduling import check_limit
 from .service import FlowService
 from .settings import FlowSettings
@@ -66,17 +66,17 @@ _cores: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Path, _Core]] = WeakKe
 """The open cores of each event loop, by database. Written by `_acquire` and `_release` only."""
 
 
-async def _acquire(settings: FlowSettings, agents: Any, default_retry: RetryPolicy | None) -> _Core:
+async def _acquire(settings: FlowSettings, agents: Any, executor: FlowExecutor | None) -> _Core:
     cores = _cores.setdefault(asyncio.get_running_loop(), {})
     path = settings.database.expanduser().absolute()
     while (core := cores.get(path)) is not None and not core.users:
         await core.closed()
     if core is None:
-        core = cores[path] = _Core(FlowService(settings, agents=agents, default_retry=default_retry))
+        core = cores[path] = _Core(FlowService(settings, agents=agents, executor=executor))
     else:
         core.service.add_agents(agents)
-        if default_retry is not None:
-            core.service.set_default_retry(default_retry)
+        if executor is not None:
+            core.service.set_executor(executor)
     core.users += 1
     try:
         await core.opened()
@@ -106,7 +106,7 @@ class Facade:
         agents: Any,
         *,
         settings: FlowSettings | None,
-        default_retry: RetryPolicy | None,
+        executor: FlowExecutor | None,
         strategy: object | None = None,
         max_concurrent_flows: int | None = None,
     ) -> None:
@@ -115,7 +115,7 @@ class Facade:
         adapt_agents(agents)
         self.settings = settings or FlowSettings()
         self._agents = agents
-        self._default_retry = default_retry
+        self._executor = executor
         self._max_concurrent_flows = None if max_concurrent_flows is None else check_limit(max_concurrent_flows)
         self._strategy: str | None = None
         if strategy is not None:
@@ -132,7 +132,7 @@ class Facade:
         """The core, opened on first use. Raises StoreError where the database cannot be used."""
         async with self._opening:
             if self._core is None:
-                core = await _acquire(self.settings, self._agents, self._default_retry)
+                core = await _acquire(self.settings, self._agents, self._executor)
                 if self._strategy is not None or self._max_concurrent_flows is not None:
                     try:
                         await core.service.set_strategy(self._strategy, max_concurrent_flows=self._max_concurrent_flows)

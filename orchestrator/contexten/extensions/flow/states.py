@@ -59,7 +59,7 @@ TERMINAL_RUN_STATES = frozenset({RunState.COMPLETED, RunState.FAILED, RunState.C
 TERMINAL_TASK_STATES = frozenset({TaskState.COMPLETED, TaskState.FAILED, TaskState.SKIPPED, TaskState.CANCELLED})
 
 RUN_MOVES: dict[RunState, frozenset[RunState]] = {
-    RunState.SCHEDULED: frozenset({RunState.RUNNING, RunState.PAUSED, RunState.CANCELLED}),
+    RunState.SCHEDULED: frozenset({RunState.RUNNING, RunState.PAUSED, RunState.FAILED, RunState.CANCELLED}),
     RunState.RUNNING: frozenset(
         {RunState.WAITING, RunState.PAUSED, RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED}
     ),
@@ -69,7 +69,8 @@ RUN_MOVES: dict[RunState, frozenset[RunState]] = {
     RunState.FAILED: frozenset(),
     RunState.CANCELLED: frozenset(),
 }
-"""Every legal move of a run; the only place that says so. Being taken over is not a move: the state stays running."""
+"""Every legal move of a run; the only place that says so. Being taken over is not a move: the state stays running.
+scheduled -> failed is a run whose dependency failed: it never starts."""
 
 TASK_MOVES: dict[TaskState, frozenset[TaskState]] = {
     TaskState.PENDING: frozenset(

@@ -5,24 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, TypedDict
 
 from .actor import Actor
+from .agents.ability import check_agents
 from .agents.registry import AgentRegistry
-from .clock import Clock, make_id
+from .clock import Clock, iso, make_id
 from .definition import NotJson, Plan, check_inputs, check_json
 from .engines import choose_engine
-from .errors import InvalidArguments, InvalidDefinition, InvalidInputs, Issue, NotAvailableYet
+from .errors import InvalidArguments, InvalidInputs, Issue
 from .flows import SavedFlow
+from .nearest import nearest_name
 from .priorities import parse_priority
+from .scheduling import Scheduling
 from .settings import FlowSettings
 from .store import NewRun
-from .strategies import Strategy
+from .strategies import QueuedRun
 
-KINDS_WITHOUT_AGENT = frozenset({"wait", "flow"})
 MAX_KEY_CHARS = 200
+MAX_DEPENDENCIES = 100
+MAX_DEADLINE_S = 1e9  # from now
 
 
 class RunRequest(TypedDict, total=False):
@@ -35,7 +41,9 @@ class RunRequest(TypedDict, total=False):
     inputs: Mapping[str, Any] | None
     priority: int | str | None
     deadline: object | None
-    dependencies: list[str] | None
+    on_deadline: str | None
+    dependencies: Sequence[str] | None
+    on_dependency_failure: str | None
     framework: str
     timeout_s: float | None
     idempotency_key: str | None
@@ -45,23 +53,16 @@ def new_run(
     flow: SavedFlow,
     request: RunRequest,
     *,
-    strategy: Strategy,
+    scheduling: Scheduling,
+    estimate_s: float | None,
     registry: AgentRegistry,
     settings: FlowSettings,
     clock: Clock,
     actor: Actor,
 ) -> NewRun:
-    """The run to record. Raises InvalidArguments, InvalidInputs, InvalidDefinition, NotAvailableYet."""
+    """The run to record; `estimate_s` is how long it will probably take. Raises InvalidArguments, InvalidInputs,
+    InvalidDefinition, NotAvailableYet."""
     timeout_s, idempotency_key = request.get("timeout_s"), request.get("idempotency_key")
-    if request.get("deadline") is not None:
-        raise NotAvailableYet(
-            "deadline is not available in this version.", next="Use timeout_s to bound how long the run may take."
-        )
-    if request.get("dependencies"):
-        raise NotAvailableYet(
-            "dependencies is not available in this version.",
-            next="Wait for the other run with wait_for_flow, or call it as a sub-flow (a task of type flow).",
-        )
     engine = choose_engine(request.get("framework", "auto"))
     level = parse_priority(request.get("priority"))
     check_timeout(timeout_s)
@@ -73,16 +74,27 @@ def new_run(
     text = encode_inputs(flow.plan, request.get("inputs"), settings)
     check_agents(flow.plan, registry)
     now = clock.timestamp()
+    deadline = parse_deadline(request.get("deadline"), now)
+    on_deadline = _choice("on_deadline", request.get("on_deadline"), ("continue", "cancel"))
+    dependencies = _dependencies(request.get("dependencies"))
+    on_failure = _choice("on_dependency_failure", request.get("on_dependency_failure"), ("fail", "run"))
+    demands = scheduling.demands(flow.plan, registry)
+    run_id = make_id("run_", now)
     version = request.get("version") if request.get("workflow_def") is None else flow.version
-    content = json.dumps([version, text, level, engine, timeout_s], sort_keys=True)
+    asked: list[object] = [version, text, level, engine, timeout_s]
+    if deadline is not None or dependencies:
+        asked += [str(request.get("deadline")), on_deadline, sorted(dependencies), on_failure]
+    content = json.dumps(asked, sort_keys=True)
     return NewRun(
-        run_id=make_id("run_", now),
+        run_id=run_id,
         flow_id=flow.flow_id,
         version=flow.version,
         name=flow.name,
         framework=engine,
         priority=level,
-        queue_key=strategy.key(enqueued_at=now, priority=level),
+        queue_key=scheduling.strategy.key(
+            QueuedRun(run_id=run_id, seq=0, enqueued_at=now, priority=level, deadline=deadline, estimate_s=estimate_s)
+        ),
         inputs=text,
         total=len(flow.plan.tasks),
         created_at=now,
@@ -91,7 +103,73 @@ def new_run(
         request_digest=hashlib.sha256(content.encode()).hexdigest() if idempotency_key is not None else None,
         is_latest=request.get("version") is None and request.get("workflow_def") is None,
         actor=str(actor),
+        deadline=deadline,
+        on_deadline=on_deadline if deadline is not None else None,
+        estimate_s=estimate_s,
+        demands=json.dumps(demands, sort_keys=True) if demands else None,
+        dependencies=dependencies,
+        on_dependency_failure=on_failure,
     )
+
+
+def _choice(name: str, value: object, choices: tuple[str, ...]) -> str:
+    """The first of the choices is the default."""
+    if value is None:
+        return choices[0]
+    if value in choices:
+        return str(value)
+    raise InvalidArguments(
+        f"{name} must be one of {', '.join(choices)}.",
+        issues=[
+            Issue(
+                path=f"/{name}",
+                code="unknown_choice",
+                message="no such choice",
+                expected=list(choices),
+                got=str(value)[:100],
+                suggestion=nearest_name(str(value), list(choices)),
+            )
+        ],
+    )
+
+
+def _dependencies(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    is_list = isinstance(value, list | tuple) and len(value) <= MAX_DEPENDENCIES
+    if is_list and all(isinstance(name, str) and name for name in value):  # type: ignore[attr-defined]  # a list
+        return tuple(dict.fromkeys(value))  # type: ignore[call-overload]  # as above
+    raise InvalidArguments(
+        f"dependencies must be a list of up to {MAX_DEPENDENCIES} run ids or flow ids.",
+        issues=[Issue(path="/dependencies", code="wrong_type", message="a list of ids", got=str(value)[:100])],
+    )
+
+
+def parse_deadline(value: object, now: float) -> float | None:
+    """A deadline in seconds since the epoch: from a time (ISO 8601 or datetime, local where it has no zone) or a number
+    of seconds from now. Raises InvalidArguments where it is none of these, or has passed."""
+    if value is None:
+        return None
+    at: float | None = None
+    with suppress(ValueError, OverflowError):  # of years that no clock can tell, of numbers that are no float
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            at = now + float(value)
+        elif isinstance(value, datetime):
+            at = value.timestamp()
+        elif isinstance(value, str):
+            at = datetime.fromisoformat(value.strip()).timestamp()
+    if at is None or not at - now <= MAX_DEADLINE_S:
+        raise InvalidArguments(
+            "deadline must be a time (ISO 8601, such as 2030-01-31T18:00:00Z) or a number of seconds from now.",
+            issues=[Issue(path="/deadline", code="wrong_type", message="a time or seconds", got=str(value)[:100])],
+        )
+    if at <= now:
+        raise InvalidArguments(
+            f"The deadline {str(value)[:100]} has passed; it is {iso(now)} now.",
+            next="Give a later one, or none.",
+            issues=[Issue(path="/deadline", code="out_of_range", message="in the future", got=str(value)[:100])],
+        )
+    return at
 
 
 def check_timeout(timeout_s: object) -> None:
@@ -127,27 +205,3 @@ def encode_inputs(plan: Plan, inputs: Mapping[str, Any] | None, settings: FlowSe
         next="Correct the places named in issues and send the call again.",
         issues=issues,
     )
-
-
-def check_agents(plan: Plan, registry: AgentRegistry) -> None:
-    """Raises InvalidDefinition where no agent of this process can take a task."""
-    issues = []
-    disabled = registry.disabled_tools()
-    for node in plan.tasks.values():
-        if node.task.type in KINDS_WITHOUT_AGENT or registry.select(node.task) is not None:
-            continue
-        off = [f"{tool} is off: {disabled[tool]}" for tool in node.task.required_tools if tool in disabled]
-        issues.append(
-            Issue(
-                path=f"{node.path}/required_tools",
-                code="no_able_agent",
-                message=f"no agent here offers all tools of task {node.name}" + (f" ({'; '.join(off)})" if off else ""),
-                got=list(node.task.required_tools),
-            )
-        )
-    if issues:
-        raise InvalidDefinition(
-            f"The flow cannot run here: {issues[0].message}.",
-            next="Call list_agents() to see agents and tools, then update_flow or enable the tool.",
-            issues=issues,
-        )

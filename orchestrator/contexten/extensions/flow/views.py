@@ -36,9 +36,10 @@ class PlanView(View):
     """A definition's plan in brief."""
 
     stages: int
-    tasks: int
+    tasks: int = Field(description="without those of on_failure")
     waves: list[list[str]] = Field(description="tasks that may start together, in order; cut after 50 waves")
     more_waves: int | None = Field(None, description="how many waves were cut")
+    on_failure: list[str] | None = Field(None, description="tasks that run after a failure only; they are in no wave")
     tools: list[str]
     warnings: list[str] = []
 
@@ -77,7 +78,10 @@ class TaskView(View):
     """One task of a run."""
 
     name: str
-    stage: str
+    stage: str = Field(description="empty for an on_failure task")
+    on_failure_of: str | None = Field(
+        None, description="of an on_failure task: the task for whose failure it runs; empty where it is the flow's"
+    )
     state: str
     attempts: int = 0
     agent: str | None = None
@@ -85,7 +89,7 @@ class TaskView(View):
     ended_at: str | None = None
     duration_s: float | None = None
     next_attempt_at: str | None = Field(None, description="when a retrying or waiting task moves on")
-    reason: str | None = Field(None, description="why it was skipped or cancelled")
+    reason: str | None = Field(None, description="why it was skipped or cancelled, or what keeps it from starting")
     error: RunError | None = None
     items: dict[str, int] | None = Field(None, description="of a for_each: items by state")
     child_run_id: str | None = Field(None, description="the run of a sub-flow")
@@ -105,6 +109,32 @@ class EventView(View):
     item: int | None = None
     details: dict[str, Any] | None = None
     actor: str | None = Field(None, description="who asked: client/transport/tool")
+
+
+class EventList(list[EventView]):
+    """Entries of the journal, oldest first."""
+
+    reset = False
+    """Whether `since` was pruned or of another database, so that these are a snapshot: entries may be missing."""
+
+
+class DeadlineView(View):
+    """By when a run should be done."""
+
+    at: str
+    on_deadline: str = Field(description="what happens when it passes: continue or cancel")
+    missed: bool
+    slack_s: float | None = Field(None, description="what is left beyond the time that the run probably still needs")
+    at_risk: bool | None = Field(None, description="it will probably be missed")
+
+
+class DependencyView(View):
+    """What a queued run waits for."""
+
+    id: str = Field(description="the run or flow, as it was named")
+    run_id: str | None = Field(None, description="the run that is meant; absent while its flow has none")
+    state: str = Field(description="how that ended; waiting while it has not")
+    on_failure: str
 
 
 class RunView(View):
@@ -129,6 +159,11 @@ class RunView(View):
     duration_s: float | None = None
     rerun_of: str | None = None
     parent_run_id: str | None = None
+    deadline: DeadlineView | None = None
+    dependencies: list[DependencyView] | None = None
+    held_by: str | None = Field(
+        None, description="what keeps a queued run out of the queue: dependencies, flow:ID or tag:TAG"
+    )
     reason: str | None = Field(None, description="why it was paused or cancelled, as given")
     note: str | None = Field(None, description="what a reader should know, such as: a cancellation is under way")
     active: list[str] | None = Field(None, description="tasks under way now")
@@ -200,7 +235,9 @@ class Explanation(View):
     critical_path: list[str] | None = None
     side_effects: list[str] | None = Field(None, description="what outside this program the flow touches")
     waiting_for: list[str] | None = Field(None, description="what a run that does not move is waiting for")
-    failure: dict[str, Any] | None = Field(None, description="root task, kind, attempts, skipped tasks")
+    failure: dict[str, Any] | None = Field(
+        None, description="root task, kind, attempts, what recovery did, the same failure in the history, skipped tasks"
+    )
     next: list[str] | None = Field(None, description="calls to make now")
     warnings: list[IssueView] = []
 
@@ -212,12 +249,47 @@ class StrategyState(View):
     max_concurrent_flows: int
 
 
+class StrategyFigures(View):
+    """What one strategy would have done with the runs that were replayed. Times in seconds, utilisations 0 to 1."""
+
+    strategy: str
+    mean_wait_s: float
+    p95_wait_s: float
+    urgent_wait_s: float = Field(description="mean wait of the runs with the most urgent priority that there is")
+    longest_wait_s: float
+    starved: int = Field(description="runs that waited over an hour")
+    makespan_s: float
+    missed_deadlines: int
+    slot_utilisation: float
+
+
+class StrategyForecast(View):
+    """Recent history and the queue, replayed through every strategy."""
+
+    runs: int
+    from_history: int
+    queued: int
+    slots: int
+    strategies: list[StrategyFigures]
+    recommended: str | None = None
+    reason: str
+
+
 class StrategyChange(View):
     """The answer to set_strategy."""
 
     before: StrategyState
     after: StrategyState
     effect: str = Field(description="what the change means for the queue")
+    dry_run: bool | None = Field(None, description="nothing was changed")
+    forecast: StrategyForecast | None = Field(None, description="of a dry run: every strategy side by side")
+
+
+class CircuitView(View):
+    """A circuit that is not closed: what it stands for failed several times in a row, and is left alone for a while."""
+
+    state: str = Field(description="open; half_open once one attempt may try")
+    until: str = Field(description="when it lets an attempt through")
 
 
 class AgentView(View):
@@ -229,6 +301,8 @@ class AgentView(View):
     capacity: int
     running: int
     load: float = Field(description="outstanding complexity per capacity")
+    lowered_to: int | None = Field(None, description="places now, for a while, after failures for want of resources")
+    circuit: CircuitView | None = None
 
 
 class ToolView(View):
@@ -238,6 +312,8 @@ class ToolView(View):
     description: str
     parameters: dict[str, Any] | None = Field(None, description="JSON Schema of its parameters")
     agents: list[str]
+    circuit: CircuitView | None = None
+    rate_limit: str | None = Field(None, description="attempts an interval, such as 10/1s")
 
 
 class EngineView(View):
@@ -255,6 +331,19 @@ class AgentsView(View):
     tools: list[ToolView]
     engines: list[EngineView]
     disabled_tools: dict[str, str] = Field({}, description="tools that are off, and how to enable them")
+    note: str | None = Field(None, description="whose agents these are, where several servers drive the database")
+
+
+class ServerView(View):
+    """One server that drives the database."""
+
+    server_id: str
+    holder: str = Field(description="what the process is")
+    host: str
+    pid: int
+    started_at: str
+    heard_at: str = Field(description="when it last showed that it lives")
+    runs: int = Field(description="slots that it holds")
 
 
 class SchedulerView(View):
@@ -267,6 +356,7 @@ class SchedulerView(View):
     waiting: int
     paused: int
     next_runs: list[str] = Field(description="the first queued runs, in the order in which they will start")
+    servers: list[ServerView] = Field(description="the servers that drive the database now")
 
 
 class MetricsView(View):

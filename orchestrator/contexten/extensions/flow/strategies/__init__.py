@@ -1,18 +1,22 @@
 """Scheduling strategies: which queued run starts next.
 
 A strategy is an order over keys that are fixed when a run is queued, so that a decision costs one step in an index
-however long the queue is.
+however long the queue is, and a rule of admission over the head of that order. All are pure: the scheduler decides by
+them, and the simulator replays by them.
 """
 
 from __future__ import annotations
 
-import difflib
 from enum import StrEnum
 
-from ..errors import InvalidArguments, Issue, NotAvailableYet
+from ..errors import InvalidArguments, Issue
+from ..nearest import nearest_name
+from .deadline_aware import DeadlineAware, slack_s
 from .fifo import Fifo
+from .load_balanced import LoadBalanced, least_loaded
 from .priority import Priority
-from .protocol import Strategy
+from .protocol import AgentLoad, QueuedRun, RunningRun, Situation, Strategy
+from .resource_aware import ResourceAware
 
 
 class SchedulingStrategy(StrEnum):
@@ -30,16 +34,12 @@ class SchedulingStrategy(StrEnum):
         return next((member for member in cls if member.value == name), None)
 
 
-AVAILABLE = (SchedulingStrategy.FIFO, SchedulingStrategy.PRIORITY)
-"""The strategies that this version has."""
-
-
 def strategy_named(name: object, *, aging_interval_s: float) -> Strategy:
-    """The strategy of that name. Raises InvalidArguments where there is none, NotAvailableYet for a later version's."""
+    """The strategy of that name. Raises InvalidArguments where there is none."""
     try:
         member = SchedulingStrategy(str(name))
     except ValueError:
-        known = [str(strategy) for strategy in AVAILABLE]
+        known = [str(strategy) for strategy in SchedulingStrategy]
         raise InvalidArguments(
             f"There is no strategy {name!r}; there are {', '.join(known)}.",
             next="Call set_strategy with one of them.",
@@ -50,22 +50,36 @@ def strategy_named(name: object, *, aging_interval_s: float) -> Strategy:
                     message="no such strategy",
                     expected=known,
                     got=str(name)[:100],
-                    suggestion=_nearest(str(name), known),
+                    suggestion=nearest_name(str(name).lower(), known),
                 )
             ],
         ) from None
-    if member is SchedulingStrategy.FIFO:
-        return Fifo()
-    if member is SchedulingStrategy.PRIORITY:
-        return Priority(aging_interval_s)
-    raise NotAvailableYet(
-        f"The strategy {member} is not available in this version; there are {', '.join(AVAILABLE)}.",
-        next="Call set_strategy(strategy='priority') for an order by priority.",
-    )
+    match member:
+        case SchedulingStrategy.FIFO:
+            return Fifo()
+        case SchedulingStrategy.PRIORITY:
+            return Priority(aging_interval_s)
+        case SchedulingStrategy.RESOURCE_AWARE:
+            return ResourceAware(aging_interval_s)
+        case SchedulingStrategy.LOAD_BALANCED:
+            return LoadBalanced(aging_interval_s)
+        case SchedulingStrategy.DEADLINE_AWARE:
+            return DeadlineAware()
 
 
-def _nearest(name: str, known: list[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(name.lower(), known, 1)), None)
-
-
-__all__ = ["AVAILABLE", "Fifo", "Priority", "SchedulingStrategy", "Strategy", "strategy_named"]
+__all__ = [
+    "AgentLoad",
+    "DeadlineAware",
+    "Fifo",
+    "LoadBalanced",
+    "Priority",
+    "QueuedRun",
+    "ResourceAware",
+    "RunningRun",
+    "SchedulingStrategy",
+    "Situation",
+    "Strategy",
+    "least_loaded",
+    "slack_s",
+    "strategy_named",
+]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from .in_order import InOrder
+from .protocol import QueuedRun
 
-class Fifo:
+
+class Fifo(InOrder):
     """Runs start in the order in which they were submitted; priorities do not count."""
 
     name = "fifo"
 
-    def key(self, *, enqueued_at: float, priority: int) -> float:
-        """The time of submission."""
-        return enqueued_at
+    def key(self, run: QueuedRun) -> float:
+        """The time of submission, in seconds since the epoch."""
+        return run.enqueued_at

@@ -1,0 +1,105 @@
+"""How long runs and tasks take: from this store's own history, with the sample size; before there is any, a guess."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .clock import Clock
+from .definition import Plan
+from .planview import critical_path
+from .store import Store
+from .store.sql import SQL
+
+RUNS = 200  # of the latest runs: older ones tell less
+ENOUGH = 3  # runs of the same version, before those of other versions need not help out
+KEPT_S = 10.0  # an estimate is good for that long
+KEPT = 1024
+SECONDS_A_COMPLEXITY = 1.0  # the guess where there is no history
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Durations in seconds. `source`: `version` or `flow` (its history), or `complexity` (a guess without samples)."""
+
+    p50_s: float
+    p90_s: float
+    samples: int
+    source: str
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it comes from history."""
+        return self.samples > 0
+
+    def data(self) -> dict[str, object]:
+        """As JSON data."""
+        return {"p50_s": self.p50_s, "p90_s": self.p90_s, "samples": self.samples, "from": self.source}
+
+
+def percentile(sorted_values: list[float], fraction: float) -> float:
+    """Linear interpolation between the closest ranks (Hyndman and Fan 1996, type 7)."""
+    place = (len(sorted_values) - 1) * fraction
+    low = int(place)
+    high = min(low + 1, len(sorted_values) - 1)
+    return sorted_values[low] + (sorted_values[high] - sorted_values[low]) * (place - low)
+
+
+def of_durations(durations: Iterable[float], source: str) -> Estimate:
+    """The estimate from durations, at least one."""
+    values = sorted(max(0.0, value) for value in durations)
+    return Estimate(
+        p50_s=round(percentile(values, 0.5), 4),
+        p90_s=round(percentile(values, 0.9), 4),
+        samples=len(values),
+        source=source,
+    )
+
+
+class Estimates:
+    """Estimates of one store's flows, kept for a few seconds each."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._kept: dict[tuple[str, int], tuple[float, Estimate]] = {}
+
+    async def of_run(self, flow_id: str, version: int, plan: Plan) -> Estimate:
+        """How long a run of that version takes, from its start. Raises StoreError."""
+        now = self._clock.monotonic()
+        kept = self._kept.get((flow_id, version))
+        if kept is not None and now - kept[0] < KEPT_S:
+            return kept[1]
+        rows = await self._store.rows(SQL["run_durations"], (flow_id, RUNS))
+        own = [row[1] for row in rows if row[0] == version]
+        if len(own) >= ENOUGH:
+            estimate = of_durations(own, "version")
+        elif rows:
+            estimate = of_durations((row[1] for row in rows), "flow")
+        else:
+            estimate = guess(plan)
+        if len(self._kept) >= KEPT:
+            self._kept.clear()
+        self._kept[flow_id, version] = (now, estimate)
+        return estimate
+
+    async def of_tasks(self, flow_id: str, plan: Plan) -> dict[str, Estimate]:
+        """How long each task of a flow takes, all its attempts together. Raises StoreError."""
+        durations: dict[str, list[float]] = {}
+        for row in await self._store.rows(SQL["task_durations"], (flow_id, RUNS)):
+            durations.setdefault(row[0], []).append(row[1])
+        return {
+            name: of_durations(durations[name], "flow")
+            if name in durations
+            else _guess_of(node.task.complexity * SECONDS_A_COMPLEXITY)
+            for name, node in plan.tasks.items()
+        }
+
+
+def guess(plan: Plan) -> Estimate:
+    """From the declared complexity of the longest chain of tasks, a second for each."""
+    return _guess_of(SECONDS_A_COMPLEXITY * sum(plan.tasks[name].task.complexity for name in critical_path(plan)))
+
+
+def _guess_of(seconds: float) -> Estimate:
+    return Estimate(p50_s=seconds, p90_s=seconds, samples=0, source="complexity")

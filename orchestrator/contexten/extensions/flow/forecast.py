@@ -1,0 +1,167 @@
+"""What the scheduler would do: when a queued run will start, and how each strategy would fare with this store's runs.
+
+Both replay runs of the store through the strategies themselves: the queue and what runs now with the durations that
+are to be expected, recent history with the durations that it had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from .clock import Clock
+from .estimates import Estimate, Estimates
+from .plans import Plans
+from .scheduling import Scheduling
+from .settings import FlowSettings
+from .simulation import Comparison, Job, Workload, compare, simulate, simulate_all
+from .store import Store
+from .store.sql import SQL
+from .strategies import RunningRun
+from .views import StrategyChange, StrategyFigures, StrategyForecast, StrategyState
+
+QUEUE = 2000  # queued runs that a forecast looks at
+HISTORY = 2000  # runs of history that are replayed
+
+
+class Forecast:
+    """Simulations on one store. A simulation runs on a thread of its own."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        estimates: Estimates,
+        plans: Plans,
+        scheduling: Scheduling,
+        settings: FlowSettings,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._estimates = estimates
+        self._plans = plans
+        self._scheduling = scheduling
+        self._settings = settings
+        self._clock = clock
+
+    async def expected_start(self, run_id: str) -> float | None:
+        """When a queued run will probably start, in seconds since the epoch; None where it is held up by more than the
+        queue, or is too far behind. Raises StoreError."""
+        now = self._clock.timestamp()
+        queued = await self._store.rows(SQL["queue_window"], (QUEUE,))
+        if all(row["run_id"] != run_id for row in queued):
+            return None
+        running = await self._store.rows(SQL["running_for_forecast"])
+        jobs = [await self._queued(row, now) for row in queued]
+        workload = Workload(
+            jobs=jobs,
+            slots=max(self._scheduling.max_concurrent_flows, 1),
+            capacity=self._scheduling.pools,
+            running=[await self._running(row, now) for row in running],
+            begin=now,
+        )
+        schedule = await asyncio.to_thread(simulate, workload, self._scheduling.strategy)
+        return next(outcome.start for outcome in schedule.outcomes if outcome.job.run_id == run_id)
+
+    async def rehearse(self, strategy: object, max_concurrent_flows: object) -> StrategyChange:
+        """What set_strategy with these arguments would change, and how all strategies would fare. Raises
+        InvalidArguments, StoreError."""
+        chosen, limit = self._scheduling.proposed(strategy, max_concurrent_flows)
+        before = self._scheduling.state
+        forecast = await self.compare(limit)
+        return StrategyChange(
+            before=before,
+            after=StrategyState(strategy=chosen.name, max_concurrent_flows=limit),
+            effect=_effect(forecast, before.strategy, chosen.name),
+            dry_run=True,
+            forecast=forecast,
+        )
+
+    async def compare(self, max_concurrent_flows: int) -> StrategyForecast:
+        """How each strategy would have fared with recent history and the queue, in so many slots. Raises StoreError."""
+        now = self._clock.timestamp()
+        history = await self._store.rows(SQL["history_for_forecast"], (HISTORY,))
+        queued = await self._store.rows(SQL["queue_window"], (QUEUE,))
+        running = await self._store.rows(SQL["running_for_forecast"])
+        jobs = [self._past(row) for row in history]
+        for row in running:
+            held = await self._running(row, now)
+            end = max(held.expected_end or now, now)
+            jobs.append(self._job(row, duration_s=end - row["started_at"], estimate_s=row["estimate_s"]))
+        jobs += [await self._queued(row, now) for row in queued]
+        workload = Workload(jobs=jobs, slots=max_concurrent_flows, capacity=self._scheduling.pools)
+        found = await asyncio.to_thread(self._replay, workload)
+        return StrategyForecast(
+            runs=len(jobs),
+            from_history=len(history),
+            queued=len(queued),
+            slots=max_concurrent_flows,
+            strategies=[_figures(report) for report in map(asdict, found.reports)],
+            recommended=found.recommended,
+            reason=found.reason,
+        )
+
+    def _replay(self, workload: Workload) -> Comparison:
+        schedules = simulate_all(workload, aging_interval_s=self._settings.aging_interval_s)
+        return compare(schedules)
+
+    # Runs as jobs
+    @staticmethod
+    def _job(row: sqlite3.Row, *, duration_s: float, estimate_s: float | None) -> Job:
+        return Job(
+            run_id=row["run_id"],
+            arrival=row["created_at"],
+            duration_s=max(0.0, duration_s),
+            estimate_s=estimate_s,
+            priority=row["priority"],
+            deadline=row["deadline"],
+            demands=_demands(row),
+        )
+
+    def _past(self, row: sqlite3.Row) -> Job:
+        duration = row["ended_at"] - row["started_at"] - row["paused_s"]
+        return self._job(
+            row, duration_s=duration, estimate_s=duration if row["estimate_s"] is None else row["estimate_s"]
+        )
+
+    async def _queued(self, row: sqlite3.Row, now: float) -> Job:
+        estimate = await self._estimate(row)
+        known = estimate.p50_s if estimate.is_known else None
+        return self._job(row, duration_s=estimate.p50_s, estimate_s=row["estimate_s"] or known)
+
+    async def _running(self, row: sqlite3.Row, now: float) -> RunningRun:
+        estimate = await self._estimate(row)
+        end = max(now, row["started_at"] + estimate.p50_s)
+        return RunningRun(run_id=row["run_id"], demands=_demands(row), expected_end=end)
+
+    async def _estimate(self, row: sqlite3.Row) -> Estimate:
+        plan, version = await self._plans.plan_of(row["flow_id"], row["version"])
+        return await self._estimates.of_run(row["flow_id"], version, plan)
+
+
+def _effect(forecast: StrategyForecast, before: str, after: str) -> str:
+    if not forecast.runs:
+        return "Nothing was changed. There is neither history nor a queue to replay."
+    found = {figures.strategy: figures for figures in forecast.strategies}
+    old, new = found[before], found[after]
+    return (
+        f"Nothing was changed. With {forecast.from_history} past and {forecast.queued} queued runs in {forecast.slots} "
+        f"slots, {after} would have a mean wait of {new.mean_wait_s:g} s and miss {new.missed_deadlines} deadlines "
+        f"({before}: {old.mean_wait_s:g} s and {old.missed_deadlines})."
+    )
+
+
+def _demands(row: sqlite3.Row) -> Mapping[str, float]:
+    """Of pools; agents' places are this or that process's."""
+    held: dict[str, float] = json.loads(row["demands"]) if row["demands"] else {}
+    return {name: amount for name, amount in held.items() if not name.startswith("agent:")}
+
+
+def _figures(report: dict[str, object]) -> StrategyFigures:
+    kept = {name: report[name] for name in StrategyFigures.model_fields}
+    return StrategyFigures(
+        **{name: round(value, 4) if isinstance(value, float) else value for name, value in kept.items()}
+    )

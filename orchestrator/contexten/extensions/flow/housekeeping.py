@@ -1,0 +1,39 @@
+"""What is too old or too many is pruned from time to time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from .clock import Clock
+from .errors import FlowError
+from .settings import FlowSettings
+from .store import Store
+from .store.retention import prune, prune_cache, prune_entries, prune_flows
+
+logger = logging.getLogger(__name__)
+
+PRUNE_S = 600.0  # between prunings
+PAUSE_S = 0.01  # between the batches of one, for those that work
+
+
+async def keep_pruned(store: Store, settings: FlowSettings, clock: Clock, forget: Callable[[list[str]], None]) -> None:
+    """Prune by the settings' rules until cancelled; `forget` hears of the flows that are gone."""
+    keep = settings.retention_runs
+    while True:
+        at = clock.timestamp()
+        before = at - settings.retention_days * 86400
+        try:
+            while await store.write(partial(prune_cache, at=at)):
+                await clock.sleep(PAUSE_S)
+            while await store.write(partial(prune, ended_before=before, keep=keep)):
+                await clock.sleep(PAUSE_S)
+            while await store.write(partial(prune_entries, made_before=before, keep=keep)):
+                await clock.sleep(PAUSE_S)
+            while gone := await store.write(partial(prune_flows, at=at, saved_before=before, keep=keep)):
+                forget(gone)
+                await clock.sleep(PAUSE_S)
+        except FlowError as error:
+            logger.warning("pruning failed and will be tried again: %s", error)
+        await clock.sleep(PRUNE_S)
