@@ -9,11 +9,12 @@ waits for it. Where the database cannot be used each call says so, and later cal
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
+
+from contexten.extensions.flow.clock import monotonic
 
 if TYPE_CHECKING:
     from contexten.extensions.flow.errors import FlowError
@@ -26,7 +27,7 @@ _AGAIN_S = 1.0  # between two tries, however many calls come
 class Opening:
     """Stands for the service until it is open, and hands calls on to it."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, monotonic: Callable[[], float] = monotonic) -> None:
         """`monotonic` tells seconds, for the pause between tries."""
         self._monotonic = monotonic
         self._service: FlowService | None = None

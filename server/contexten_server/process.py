@@ -38,7 +38,7 @@ class Plan:
     toolsets: tuple[str, ...] = ("default",)
     lists_first: bool = False
     """Serve the list of tools before the library is imported and the database opened; calls wait for them, and say so
-    where the database cannot be used. It is tried again then, so that the server is of use once another has ended."""
+    where the database cannot be used. It is tried again then, so that the server is of use once that is mended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,11 +148,8 @@ async def _check_database(plan: Plan) -> None:
     from contexten.extensions.flow.store import Store
 
     store = Store(plan.settings.database, durability=plan.settings.durability)
-    await store.open()
-    try:
-        store.hold_driving({"holder": "contexten-flow serve (ending)"})
-    finally:
-        await store.close()
+    await store.open(drives=True)
+    await store.close()
 
 
 class _Transport:

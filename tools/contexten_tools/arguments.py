@@ -3,7 +3,6 @@ right value."""
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -12,7 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from contexten.extensions.flow.definition import DuplicateKeys, load_json
 from contexten.extensions.flow.errors import InvalidArguments, Issue
+from contexten.extensions.flow.nearest import nearest_name
 from contexten_tools.schemas import plain
 
 MALFORMED = "\x00arguments"
@@ -59,7 +60,7 @@ def _no_constant(name: str) -> Any:
 
 def _parse_text(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return load_json(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         raise PydanticCustomError(
             "malformed_json",
@@ -68,6 +69,8 @@ def _parse_text(text: str) -> Any:
         ) from None
     except RecursionError:
         raise PydanticCustomError("malformed_json", "This JSON text is nested too deeply to be read.") from None
+    except DuplicateKeys as error:
+        raise PydanticCustomError("malformed_json", "In this JSON {reason}.", {"reason": str(error)}) from None
     except ValueError as error:
         raise PydanticCustomError(
             "malformed_json", "This text is not JSON: {reason}.", {"reason": str(error)}
@@ -177,8 +180,7 @@ def _nearest(name: str, known: list[str]) -> str | None:
     for synonym in _SYNONYMS.get(name.lower(), ()):
         if synonym in known:
             return synonym
-    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
-    return close[0] if close else None
+    return nearest_name(name.lower(), known)
 
 
 def _shown(value: object) -> Any:

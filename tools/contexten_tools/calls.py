@@ -26,6 +26,13 @@ def _client_name(context: Context[Any, Any]) -> str:
     return "".join(letter for letter in name if letter.isprintable())[:_MAX_NAME] or "unknown"
 
 
+def _subject(context: Context[Any, Any]) -> str:
+    """Who the request's access token speaks for; empty without one."""
+    user = getattr(context.request_context.request, "scope", {}).get("user")
+    subject = getattr(getattr(user, "access_token", None), "subject", None) or ""
+    return "".join(letter for letter in subject if letter.isprintable())
+
+
 def _transport(context: Context[Any, Any], default: str) -> str:
     url = getattr(context.request_context.request, "url", None)
     if url is None:
@@ -51,7 +58,12 @@ class Call:
         if context is None or request is None:
             return cls(actor=Actor(client="unknown", transport=transport, tool=tool))
         return cls(
-            actor=Actor(client=_client_name(context), transport=_transport(context, transport), tool=tool),
+            actor=Actor(
+                subject=_subject(context),
+                client=_client_name(context),
+                transport=_transport(context, transport),
+                tool=tool,
+            ),
             context=context,
         )
 

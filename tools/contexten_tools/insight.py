@@ -21,8 +21,9 @@ may name; and the tools that are switched off, with how the operator enables the
 definition."""
 
 METRICS = """\
-Figures about this server's database: the scheduler (strategy, limit, queued, running), flows and runs by state, \
-tasks and their failures, agents' load, and the store. For one run call get_flow_status or explain_flow instead."""
+Figures about this server's database: the scheduler (strategy, limit, queued, running, how long runs wait for their \
+start), flows and runs by state, tasks and their failed attempts by kind, agent and tool, agents' load, and the store. \
+For one run call get_flow_status or explain_flow instead."""
 
 
 class NoArguments(Arguments):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Any
 
 from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field, WithJsonSchema
 
 from contexten.extensions.flow.errors import InvalidArguments, Issue
+from contexten.extensions.flow.nearest import nearest_name
 from contexten.extensions.flow.reference import TOPICS, reference_text
 from contexten_tools.app import App
 from contexten_tools.arguments import Arguments
@@ -55,9 +55,9 @@ def register(server: ToolServer, app: App) -> None:
             return {"topics": [{"topic": topic, "about": about} for topic, about in TOPICS.items()]}
         topic = given.topic.strip().lower().replace("_", "-").replace(" ", "-")
         if topic not in TOPICS:
-            close = difflib.get_close_matches(topic, list(TOPICS), n=1, cutoff=0.4)
+            near = nearest_name(topic, TOPICS, likeness=0.4)
             raise InvalidArguments(
-                f"There is no topic {given.topic!r}." + (f" Did you mean {close[0]!r}?" if close else ""),
+                f"There is no topic {given.topic!r}." + (f" Did you mean {near!r}?" if near else ""),
                 next="Call get_reference without a topic for the list.",
                 issues=[
                     Issue(
@@ -66,7 +66,7 @@ def register(server: ToolServer, app: App) -> None:
                         message="No such topic.",
                         expected=list(TOPICS),
                         got=given.topic,
-                        suggestion=close[0] if close else None,
+                        suggestion=near,
                     )
                 ],
             )

@@ -33,7 +33,8 @@ side effects.
 
 idempotency_key makes a repeated call safe: the same key with the same request answers the same run (existing: \
 true). `inputs` are checked against the flow's schema. priority orders the queue when the strategy is `priority` \
-(lower number first). timeout_s bounds the whole run."""
+(lower number first). timeout_s bounds the whole run, a deadline is a time by which it should be done. A run with \
+dependencies waits for them."""
 
 WAIT = """\
 Wait until a run has ended (until="end", default; also returns when it is paused or needs a person) or until \
@@ -67,10 +68,20 @@ Priority = Annotated[
 ]
 
 
+def _deadline(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise PydanticCustomError("wrong_type", "deadline is a time (ISO 8601) or a number of seconds from now.")
+    return value
+
+
+Deadline = Annotated[
+    Any, BeforeValidator(_deadline), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}]})
+]
+
+
 class ExecuteFlow(Arguments):
     """Of execute_flow."""
 
-    unlisted = frozenset({"deadline", "dependencies"})
     exactly_one = ("flow_id", "workflow_def")
 
     flow_id: FlowId | None = Field(None, description="a saved flow; its latest version runs")
@@ -93,8 +104,18 @@ class ExecuteFlow(Arguments):
         None, description="the same key and request answer the same run", examples=["report-2026-11-22"]
     )
     wait_s: Annotated[float, Field(ge=0, le=MAX_WAIT_S)] = Field(0, description="seconds to wait for the run's end")
-    deadline: Any = None
-    dependencies: Any = None
+    deadline: Deadline | None = Field(
+        None,
+        description="when it should be done: a time, or seconds from now",
+        examples=["2030-01-31T18:00:00Z", 600],
+    )
+    on_deadline: Literal["continue", "cancel"] = Field("continue", description="what to do with it then")
+    dependencies: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=100)] | None = (
+        Field(None, description="run ids or flow ids (their latest run) that must have ended before it starts")
+    )
+    on_dependency_failure: Literal["fail", "run"] = Field(
+        "fail", description="what becomes of it when one of them failed or was cancelled"
+    )
 
 
 class WaitForFlow(Arguments):
@@ -139,7 +160,9 @@ def register(server: ToolServer, app: App) -> None:
             inputs=given.inputs,
             priority=given.priority,
             deadline=given.deadline,
+            on_deadline=given.on_deadline,
             dependencies=given.dependencies,
+            on_dependency_failure=given.on_dependency_failure,
             framework=given.framework,
             timeout_s=given.timeout_s,
             idempotency_key=given.idempotency_key,

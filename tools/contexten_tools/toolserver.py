@@ -7,7 +7,6 @@ results with structured errors. Tools that extensions add to the server in the S
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from mcp_types import CallToolResult, InputRequiredResult, SetLevelRequestParams
 from mcp_types import Tool as MCPTool
 
 from contexten.extensions.flow.errors import FlowError
+from contexten.extensions.flow.nearest import nearest_name
 from contexten_tools.arguments import MALFORMED, Arguments, input_schema, parse
 from contexten_tools.calls import Call
 from contexten_tools.failures import error_result, from_flow_error, from_unexpected
@@ -127,17 +127,17 @@ class ToolServer(MCPServer[Any]):
                 }
             )
         offered = [*self._flow_tools, *sorted(others)]
-        close = difflib.get_close_matches(name.lower(), offered, n=1, cutoff=0.5)
-        message = f"There is no tool {name[:80]!r}." + (f" Did you mean {close[0]!r}?" if close else "")
+        near = nearest_name(name.lower(), offered, likeness=0.5)
+        message = f"There is no tool {name[:80]!r}." + (f" Did you mean {near!r}?" if near else "")
         issue: dict[str, Any] = {"path": "", "code": "unknown_tool", "message": message, "expected": offered}
-        if close:
-            issue["suggestion"] = close[0]
+        if near:
+            issue["suggestion"] = near
         return error_result(
             {
                 "code": "unknown_tool",
                 "message": message,
                 "retryable": False,
-                "next": f"Call {close[0]}." if close else "Call one of: " + ", ".join(offered) + ".",
+                "next": f"Call {near}." if near else "Call one of: " + ", ".join(offered) + ".",
                 "issues": [issue],
             }
         )

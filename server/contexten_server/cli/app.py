@@ -14,6 +14,7 @@ from contexten_server.cli.listing import list_, status
 from contexten_server.cli.logs import logs
 from contexten_server.cli.run import run
 from contexten_server.cli.serve import serve
+from contexten_server.cli.simulate import simulate
 from contexten_server.cli.validate import validate
 from contexten_server.cli.verify import verify
 
@@ -50,6 +51,7 @@ app.command("list")(list_)
 app.command()(status)
 app.command()(logs)
 app.command()(cancel)
+app.command()(simulate)
 app.command()(verify)
 app.command()(doctor)
 app.command()(config)

@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 _LITTLE_SPACE = 500 << 20
 """Below this the journal of a busy day may not fit."""
 
-_NETWORK_TYPES = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afpfs", "fuse.sshfs", "9p", "webdav", "ceph", "glusterfs"}
-)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -54,6 +50,7 @@ async def examine(db: Path | None, host: str, port: int) -> list[Finding]:
     findings += _database(settings)
     findings += await _service(settings)
     findings += _secrets(settings)
+    findings += await _authentication(settings)
     findings.append(_port(host, port))
     return findings
 
@@ -111,6 +108,8 @@ def _existing(folder: Path) -> Path:
 
 
 def _database(settings: FlowSettings) -> Iterator[Finding]:
+    from contexten.extensions.flow.store.place import network_file_system
+
     file = settings.database.expanduser().absolute()
     folder = _existing(file.parent)
     size = f", {file.stat().st_size / 1e6:.1f} MB" if file.exists() else ", made at first use"
@@ -123,8 +122,8 @@ def _database(settings: FlowSettings) -> Iterator[Finding]:
             found="it cannot be written",
             advice="give this user write permission for the file and its folder, or choose another place with --db",
         )
-    kind = _file_system(folder)
-    if kind in _NETWORK_TYPES:
+    kind = network_file_system(folder)
+    if kind is not None:
         yield Finding(
             check="database",
             level="problem",
@@ -140,19 +139,6 @@ def _database(settings: FlowSettings) -> Iterator[Finding]:
     )
 
 
-def _file_system(folder: Path) -> str:
-    """The type of the file system that a folder is on; empty where the machine does not tell."""
-    import psutil
-
-    folder = folder.resolve()
-    places = [
-        (Path(partition.mountpoint), partition.fstype)
-        for partition in psutil.disk_partitions(all=True)
-        if folder.is_relative_to(partition.mountpoint)
-    ]
-    return max(places, key=lambda place: len(place[0].parts), default=(Path(), ""))[1]
-
-
 async def _service(settings: FlowSettings) -> list[Finding]:
     """What only an opened service knows: whether the file is sound, who holds it, tools and engines."""
     import tempfile
@@ -162,7 +148,7 @@ async def _service(settings: FlowSettings) -> list[Finding]:
     findings: list[Finding] = []
     with tempfile.TemporaryDirectory(prefix="contexten-flow-") as scratch:
         if settings.database.exists():
-            findings.append(_holder(settings.database))
+            findings.append(_servers(settings.database))
             try:
                 async with FlowService(settings, drive=False, holder="contexten-flow doctor"):
                     pass
@@ -192,20 +178,13 @@ async def _service(settings: FlowSettings) -> list[Finding]:
     return findings
 
 
-def _holder(database: Path) -> Finding:
-    from contexten.extensions.flow.store.lock import FileLock
+def _servers(database: Path) -> Finding:
+    from contexten.extensions.flow.store.servers import drivers_of
 
-    try:
-        lock = FileLock(database.with_name(database.name + ".server"))
-    except FlowError as error:
-        return Finding(check="server", level="problem", found=error.message, advice=error.next or "")
-    try:
-        if lock.try_acquire():
-            lock.release()
-            return Finding(check="server", level="ok", found="no server holds the database now")
-        return Finding(check="server", level="ok", found=f"held by {_describe(lock.read())}")
-    finally:
-        lock.close()
+    servers = [_describe(holder) for holder in drivers_of(database.expanduser())]
+    if not servers:
+        return Finding(check="server", level="ok", found="no server drives the database now")
+    return Finding(check="server", level="ok", found=f"driven by {', '.join(servers)}")
 
 
 def _describe(holder: dict[str, Any]) -> str:
@@ -226,6 +205,38 @@ def _secrets(settings: FlowSettings) -> Iterator[Finding]:
             )
         else:
             yield Finding(check="secrets", level="ok", found=f"{grant.name} is set, for {receivers}")
+
+
+async def _authentication(settings: FlowSettings) -> list[Finding]:
+    """Who may call over HTTP; with an authorization server, whether its keys can be had."""
+    findings: list[Finding] = []
+    if settings.tokens:
+        found = f"{len(settings.tokens)} bearer token{'' if len(settings.tokens) == 1 else 's'}"
+        findings.append(Finding(check="authentication", level="ok", found=found))
+    if settings.oauth_issuer:
+        from contexten_server.signing_keys import IssuerUnavailable, SigningKeys
+
+        accepted = f"access tokens of {settings.oauth_issuer} for {settings.oauth_resource}"
+        if settings.oauth_scopes:
+            accepted += f", with {' '.join(settings.oauth_scopes)}"
+        try:
+            number = await SigningKeys(settings.oauth_issuer, settings.oauth_jwks_url).fetch()
+        except IssuerUnavailable as error:
+            findings.append(
+                Finding(
+                    check="authentication",
+                    level="problem",
+                    found=f"{accepted}: none can be checked, {error}",
+                    advice="see that the authorization server runs and can be reached from here, and that "
+                    "oauth_issuer is its issuer exactly as its metadata has it",
+                )
+            )
+        else:
+            advice = "" if number else "it publishes no signing keys, so that no token can be checked"
+            findings.append(
+                Finding(check="authentication", level="ok" if number else "problem", found=accepted, advice=advice)
+            )
+    return findings
 
 
 def _port(host: str, port: int) -> Finding:

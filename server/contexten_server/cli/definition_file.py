@@ -27,11 +27,15 @@ def read_text(file: str) -> str:
 
 
 def parse_json(text: str, *, what: str) -> Any:
-    """JSON data out of text. Raises UsageProblem with line and column."""
+    """JSON data out of text. Raises UsageProblem with the place, also of a key that is there twice."""
+    from contexten.extensions.flow.definition import DuplicateKeys, load_json
+
     try:
-        return json.loads(text.removeprefix("\ufeff"))
+        return load_json(text.removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
         raise UsageProblem(f"{what} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
+    except DuplicateKeys as error:
+        raise UsageProblem(f"{what}: {error}") from None
     except RecursionError:
         raise UsageProblem(f"{what} is nested too deeply") from None
 

@@ -17,7 +17,7 @@ class Exit(IntEnum):
     USAGE = 2
     """The command line, the settings or a file given are wrong."""
     DATABASE = 3
-    """The database cannot be used: held by another process, read-only, damaged, too new, or not there."""
+    """The database cannot be used: locked by another process, read-only, damaged, too new, or needed and not there."""
     INTERRUPTED = 130
     """Ctrl-C."""
 

@@ -55,6 +55,8 @@ async def _logs(screen: Screen, given: str, db: Path | None, since: str | None, 
 
 async def _print_new(screen: Screen, service: FlowService, run_id: str, since: str | None) -> str | None:
     while events := await service.events(run_id, since=since):
+        if events.reset:
+            screen.note(f"{since} is not of this run's journal; this is the whole of it", style="yellow")
         since = events[-1].cursor
         for event in events:
             _print(screen, event)

@@ -1,4 +1,4 @@
-"""Asking the database, without driving it, whether or not a server holds it."""
+"""Asking the database, without driving it, whether or not a server does."""
 
 from __future__ import annotations
 
@@ -40,15 +40,7 @@ async def find_run(service: FlowService, given: str) -> str:
 
 
 def is_driven(database: Path) -> bool:
-    """Whether a server (or a `run`) holds the database now."""
-    from contexten.extensions.flow.store.lock import FileLock
+    """Whether a server (or a `run`) drives the database now."""
+    from contexten.extensions.flow.store.servers import drivers_of
 
-    file = database.expanduser().absolute()
-    lock = FileLock(file.with_name(f"{file.name}.server"))
-    try:
-        is_free = lock.try_acquire()
-        if is_free:
-            lock.release()
-        return not is_free
-    finally:
-        lock.close()
+    return bool(drivers_of(database.expanduser()))

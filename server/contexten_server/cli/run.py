@@ -36,8 +36,8 @@ def run(
 ) -> None:
     """Run a definition here and now, showing its progress.
 
-    Ctrl-C stops this process, not the run: what is recorded stays, and the run goes on when a server or another
-    `run` next opens the database. `contexten-flow cancel ID` ends it for good.
+    Ctrl-C stops this process, not the run: what is recorded stays, and the run goes on in another server of the
+    database, or when a server or another `run` next opens it. `contexten-flow cancel ID` ends it for good.
 
     Exit codes: 0 completed, 1 failed or cancelled or refused, 2 wrong usage, 3 database not usable, 130 Ctrl-C.
     """
@@ -60,8 +60,8 @@ async def _run(screen: Screen, file: str, inputs: str | None, db: Any, request: 
             ended = await _follow(screen, service, started)
         except BaseException:
             screen.note(
-                f"stopped; run {started.run_id} is recorded and goes on when a server or another `contexten-flow run` "
-                f"opens this database; `contexten-flow cancel {started.run_id}` ends it",
+                f"stopped; run {started.run_id} is recorded and goes on in another server, or when one or another "
+                f"`contexten-flow run` opens this database; `contexten-flow cancel {started.run_id}` ends it",
                 style="yellow",
             )
             raise

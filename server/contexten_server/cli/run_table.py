@@ -54,7 +54,7 @@ def task_table(tasks: list[TaskView], *, most: int | None = None) -> Table:
     stage = None
     for task in shown:
         table.add_row(
-            task.stage if task.stage != stage else "",
+            (task.stage or "on failure") if task.stage != stage else "",
             task.name,
             state_text(task.state),
             str(task.attempts or ""),

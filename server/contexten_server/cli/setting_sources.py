@@ -35,7 +35,8 @@ def setting_issues(error: ValidationError, given: dict[str, Any]) -> list[Issue]
 
 
 def _issue(detail: Any, given: dict[str, Any]) -> Issue:
-    from contexten.extensions.flow.settings import FlowSettings, nearest_name
+    from contexten.extensions.flow.nearest import nearest_name
+    from contexten.extensions.flow.settings import FlowSettings
 
     place: tuple[int | str, ...] = detail["loc"]
     name = str(place[0]).lower() if place else ""
