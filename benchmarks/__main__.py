@@ -28,6 +28,10 @@ THROUGHPUT_BARS = (
 )
 
 
+QUEUED_RUNS = 10_000
+DBOS_RUNS = 1_000  # it needs as long for these as we for ten times as many, and more
+
+
 def throughput_rows(folder: Path, rounds: int, seconds: float) -> list[Row]:
     """Ours beside the ceiling and the peers, in turns."""
     here, peers = Path(sys.executable), peers_python()
@@ -57,14 +61,96 @@ def mcp_rows(folder: Path) -> list[Row]:
     return [anyio.run(measured, folder) for measured in (start_row, answer_row, notification_row)]
 
 
+def alone(python: Path, module: str, folder: Path, **options: int) -> dict[str, float]:
+    """What a measurement answers that has a process of its own."""
+    command = [str(python), "-m", module, "--folder", str(folder)]
+    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    done = subprocess.run(command, cwd=ROOT, env=child_environment(), stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def queue_rows(folder: Path, queued: int) -> list[Row]:
+    """Queueing, draining, deciding, and starting again on a long queue."""
+    ours = alone(Path(sys.executable), "benchmarks.queueing", folder, runs=QUEUED_RUNS, queued=queued)
+    dbos = alone(peers_python(), "benchmarks.peers.dbos_queue", folder, runs=DBOS_RUNS)
+    return [
+        Row(
+            name=f"queue {QUEUED_RUNS:,} runs",
+            ours=ours["enqueue_per_s"],
+            unit="runs/s",
+            against=dbos["enqueue_per_s"],
+            against_name=f"DBOS, {DBOS_RUNS:,} runs",
+            bar=10,
+            bar_is_floor=True,
+        ),
+        Row(
+            name="drain them (100 at once)",
+            ours=ours["drain_per_s"],
+            unit="runs/s",
+            against=dbos["drain_per_s"],
+            against_name=f"DBOS, {DBOS_RUNS:,} runs",
+            bar=10,
+            bar_is_floor=True,
+        ),
+        *(
+            Row(
+                name=f"a decision with {queued:,} queued ({strategy})",
+                ours=ours[f"long_{key}us"],
+                unit="us",
+                against=ours[f"short_{key}us"],
+                against_name="with 1,000 queued",
+                bar=2,
+                bar_is_floor=False,
+            )
+            for strategy, key in (("priority", ""), ("resource_aware", "backfill_"))
+        ),
+        Row(
+            name=f"start with {queued:,} queued runs",
+            ours=ours["restart_s"] * 1000,
+            unit="ms",
+            against=None,
+            against_name="",
+            bar=5000,
+            bar_is_floor=False,
+        ),
+    ]
+
+
+def sharing_rows(folder: Path) -> list[Row]:
+    """Several servers on one database."""
+    found = alone(Path(sys.executable), "benchmarks.sharing", folder)
+    return [
+        *(
+            Row(
+                name=f"10-step flows with {count} servers on one database",
+                ours=found[f"processes_{count}"],
+                unit="flows/s",
+                against=found["processes_1"],
+                against_name="one server",
+                bar=0.9,
+                bar_is_floor=True,
+            )
+            for count in (2, 3)
+        ),
+        Row(
+            name="a killed server's run goes on",
+            ours=found["takeover_ms"],
+            unit="ms",
+            against=None,
+            against_name="",
+            bar=1000,
+            bar_is_floor=False,
+        ),
+    ]
+
+
 def memory_rows(folder: Path, queued: int) -> list[Row]:
     """The queue's cost in memory, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.memory", "--folder", str(folder), "--queued", str(queued)]
-    done = subprocess.run(command, cwd=ROOT, env=child_environment(), stdout=subprocess.PIPE, text=True, check=True)
     return [
         Row(
             name=f"memory with {queued:,} queued runs",
-            ours=json.loads(done.stdout)["resident_mib"],
+            ours=alone(Path(sys.executable), "benchmarks.memory", folder, queued=queued)["resident_mib"],
             unit="MiB",
             against=None,
             against_name="",
@@ -77,7 +163,9 @@ def memory_rows(folder: Path, queued: int) -> list[Row]:
 def main() -> int:
     """Exit code 0 where every bar that was measured is reached, 1 where one is not."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", choices=["throughput", "mcp", "memory"], help="measure one family, write no page")
+    parser.add_argument(
+        "--only", choices=["throughput", "mcp", "queue", "sharing", "memory"], help="measure one family, write no page"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn")
     parser.add_argument("--queued", type=int, default=100_000, help="runs in the queue when memory is taken")
@@ -89,6 +177,8 @@ def main() -> int:
         families: dict[str, Callable[[], list[Row]]] = {
             "throughput": lambda: throughput_rows(folder, options.rounds, options.seconds),
             "mcp": lambda: mcp_rows(folder),
+            "queue": lambda: queue_rows(folder, options.queued),
+            "sharing": lambda: sharing_rows(folder),
             "memory": lambda: memory_rows(folder, options.queued),
         }
         rows = [row for name, measure in families.items() if options.only in {None, name} for row in measure()]

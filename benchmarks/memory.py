@@ -26,7 +26,7 @@ class Holder:
 
     name = "holder"
     agent_type = "holder"
-    tools = ("bench_hold", "bench_step")
+    tools: tuple[str, ...] = ("bench_hold", "bench_step")
     capacity = 1
 
     def __init__(self) -> None:

@@ -102,10 +102,15 @@ def markdown(rows: list[Row], where: str) -> str:
 
 def write_page(rows: list[Row], where: str, page: Path = PAGE) -> None:
     """Replace what stands between the markers of `page`; they are added at its end where missing."""
-    text = page.read_text(encoding="utf-8") if page.exists() else "# Performance\n"
+    keep_on_page(markdown(rows, where), page)
+
+
+def keep_on_page(measured: str, page: Path) -> None:
+    """The same for any text."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
     if BEGIN not in text or END not in text:
         text = f"{text.rstrip()}\n\n{BEGIN}\n{END}\n"
     before, rest = text.split(BEGIN, 1)
     after = rest.split(END, 1)[1]
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f"{before}{BEGIN}\n{markdown(rows, where)}\n{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{BEGIN}\n{measured}\n{END}{after}", encoding="utf-8")
