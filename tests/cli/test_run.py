@@ -93,6 +93,14 @@ def test_validate_tells_the_plan_of_a_valid_definition_and_saves_nothing(
     assert not (desk / "flow.sqlite3").exists()
 
 
+def test_a_file_with_a_key_twice_is_refused_with_its_place(cli: Callable[..., Any], tmp_path: Path) -> None:
+    file = tmp_path / "twice.json"
+    file.write_text('{"stages": [{"name": "s", "tasks": [{"name": "a", "name": "b"}]}]}')
+    done = cli("validate", str(file))
+    assert done.code == 2
+    assert "/stages/0/tasks/0/name" in done.err
+
+
 def test_validate_shows_place_message_and_suggestion(cli: Callable[..., Any], flow_file: Callable[..., str]) -> None:
     done = cli("validate", flow_file({**SUM, "required_tools": ["data_procesor"]}))
     assert done.code == 1

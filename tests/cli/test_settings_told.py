@@ -89,3 +89,15 @@ def test_a_mistyped_key_is_told_with_its_file_and_the_nearest_name(cli: Callable
     (issue,) = done.data["error"]["issues"]
     assert issue["suggestion"] == "max_retries"
     assert "contexten-flow.toml" in issue["message"]
+
+
+def test_half_an_authorization_server_is_told_by_the_setting_that_is_missing(
+    cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTEXTEN_FLOW_OAUTH_ISSUER", "https://auth.example.com")
+    done = cli("list", "--json")
+    assert done.code == 2
+    (issue,) = done.data["error"]["issues"]
+    assert issue["path"] == "/oauth_resource"
+    found = [check["found"] for check in cli("doctor", "--json").data["checks"] if check["level"] == "problem"]
+    assert any(text.startswith("oauth_resource: ") for text in found)

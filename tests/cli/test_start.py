@@ -27,11 +27,26 @@ def test_the_version_is_the_distributions(cli: Callable[..., Any]) -> None:
 def test_only_commands_that_exist_are_advertised(cli: Callable[..., Any]) -> None:
     told = cli("--help").out.split("Commands:")[1]
     commands = [line.split()[0] for line in told.splitlines() if line.startswith("  ") and line[2] != " "]
-    expected = ["serve", "run", "validate", "list", "status", "logs", "cancel", "verify", "doctor", "config", "demo"]
+    expected = [
+        "serve",
+        "run",
+        "validate",
+        "list",
+        "status",
+        "logs",
+        "cancel",
+        "simulate",
+        "verify",
+        "doctor",
+        "config",
+        "demo",
+    ]
     assert commands == expected
 
 
-@pytest.mark.parametrize("command", ["run", "validate", "list", "status", "logs", "cancel", "verify", "doctor", "demo"])
+@pytest.mark.parametrize(
+    "command", ["run", "validate", "list", "status", "logs", "cancel", "simulate", "verify", "doctor", "demo"]
+)
 def test_every_command_tells_its_exit_codes_and_offers_json(cli: Callable[..., Any], command: str) -> None:
     told = cli(command, "--help").out
     assert "Exit codes:" in told

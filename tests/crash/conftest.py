@@ -206,8 +206,8 @@ class World:
         """Of all runs of that flow."""
         return [json.loads(text) for (text,) in self.rows("SELECT output FROM runs WHERE flow_id = ?", flow)]
 
-    def log(self) -> str:
-        path = self.folder / "log"
+    def log(self, name: str = "log") -> str:
+        path = self.folder / name
         return path.read_text()[-6000:] if path.exists() else ""
 
 

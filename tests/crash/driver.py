@@ -8,11 +8,13 @@ list of steps; and it dies at a point of its own (`kill`), or when its parent sa
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
 import sqlite3
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,12 +24,13 @@ from typing import Any, NoReturn
 import anyio
 
 from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
-from contexten.extensions.flow.errors import IllegalMove
+from contexten.extensions.flow.errors import IllegalMove, StoreBusy
 from contexten.extensions.flow.service import FlowService
 from contexten.extensions.flow.settings import FlowSettings
 
 PATIENCE_S = 30.0  # a life that takes longer has lost a wake-up
 ENDED = ("completed", "failed", "cancelled")
+LOAD = 4  # runs that a life under load has under way
 
 
 def die() -> NoReturn:
@@ -100,6 +103,10 @@ def watch_commits(kill: Kill) -> None:
     sqlite3.connect = watched
 
 
+class Stumble(Exception):
+    """A failure of a kind of its own, which speaks against no agent: it opens no circuit."""
+
+
 class Ledger:
     """The agent: each of its effects is a line in a file, on the disk before the attempt goes on."""
 
@@ -133,6 +140,8 @@ class Ledger:
             "item": item,
             "attempt": context.attempt,
             "id": context.attempt_id,
+            "pid": os.getpid(),
+            "at": time.time(),
         }
         self._kill.around("effect", lambda: self._write(line))
         self.begun.append(context.task)
@@ -146,8 +155,9 @@ class Ledger:
             await anyio.sleep_forever()
         if context.task in self._held and item in does.get("held_items", [item]):
             await anyio.sleep_forever()
+        await anyio.sleep(does.get("lasts_s", 0))
         if context.attempt <= does.get("failures", 0):
-            raise ConnectionError(f"try {context.attempt} fails")
+            raise Stumble(f"try {context.attempt} fails")
         return {"task": context.task, "item": context.item_index, "value": does.get("value")}
 
 
@@ -165,13 +175,15 @@ class Life:
             cancel_grace_s=job.get("cancel_grace_s", 1.0),
             max_interruptions=job.get("max_interruptions", 5),
             max_concurrent_flows=job.get("max_concurrent_flows", 100),
+            lease_ttl_s=job.get("lease_ttl_s", 15.0),
         )
+        self.patience_s: float = job.get("patience_s", PATIENCE_S)
 
     async def live(self) -> None:
         """Open, do the steps, close in order."""
         watch_commits(self.kill)
         say(opening=True)
-        with anyio.fail_after(PATIENCE_S):
+        with anyio.fail_after(self.patience_s):
             async with FlowService(self.settings, agents=[self.ledger]) as self.service:
                 for verb, *arguments in self.job["program"]:
                     await getattr(self, verb)(*arguments)
@@ -192,6 +204,7 @@ class Life:
 
     async def begun(self, task: str) -> None:
         await self.ledger.until_begun(task)
+        say(begun=task)
 
     async def state(self, flow_id: str, *wanted: str) -> None:
         run_id = await self._latest(flow_id)
@@ -226,6 +239,44 @@ class Life:
     async def verify(self) -> None:
         report = await self.service.verify()
         say(verified=report.ok, problems=report.problems, integrity=report.integrity)
+
+    async def load(self, flow_id: str, prefix: str, seconds: float) -> None:
+        """Run a flow again and again, several at a time, for so long."""
+        numbers = itertools.count()
+        end = time.monotonic() + seconds
+
+        async def client() -> None:
+            while time.monotonic() < end:
+                key = f"{prefix}-{next(numbers)}"
+                run_id = await self._submit(flow_id, key)
+                say(run=run_id, flow=flow_id)
+                await self.service.wait(run_id)
+
+        with anyio.move_on_after(seconds + 1):
+            async with anyio.create_task_group() as group:
+                for _ in range(LOAD):
+                    group.start_soon(client)
+
+    async def _submit(self, flow_id: str, key: str) -> str:
+        while True:
+            try:
+                return (await self.service.execute_flow(flow_id=flow_id, idempotency_key=key)).run_id
+            except StoreBusy:  # a server was stopped in the middle of a write
+                await anyio.sleep(0.1)
+
+    async def reachable(self) -> None:
+        """The service is open."""
+        say(reachable=True)
+
+    async def reborn(self) -> None:
+        """Until the server has noticed that its lease had lapsed, and begun anew."""
+        conductor = self.service._conductor
+        assert conductor is not None
+        before = conductor.owner
+        say(settled=True)
+        while conductor.owner == before:  # noqa: ASYNC110 - nothing in the product tells of it but the owner's name
+            await anyio.sleep(0.01)
+        say(reborn=True)
 
     async def stay(self) -> None:
         await anyio.sleep_forever()

@@ -10,7 +10,6 @@ import pytest
 
 from contexten.extensions.flow import FlowService, FlowSettings
 from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
-from contexten.extensions.flow.errors import StoreBusy
 
 if TYPE_CHECKING:
     from tests.fundamentals.conftest import EndOf, Gate
@@ -149,11 +148,15 @@ async def test_a_wait_goes_on_over_a_restart(settings: FlowSettings, end_of: End
         assert (await end_of(flows, run.run_id)).state == "completed"
 
 
-async def test_a_second_process_is_refused_by_the_name_of_the_one_that_drives(settings: FlowSettings) -> None:
-    async with FlowService(settings, holder="the first one"):
-        with pytest.raises(StoreBusy, match="the first one"):
-            async with FlowService(settings):
-                pass
+async def test_a_run_goes_on_in_another_server_when_its_own_stops(
+    settings: FlowSettings, gate: Gate, end_of: EndOf
+) -> None:
+    gate.opened.set()
+    pause = {"name": "pause", "type": "wait", "parameters": {"seconds": 0.1}}
+    async with FlowService(settings, agents=[gate]) as second:
+        async with FlowService(settings, agents=[gate]) as first:
+            run = await first.execute_flow(workflow_def=flow(pause, HOLD))
+        assert (await end_of(second, run.run_id)).state == "completed"
 
 
 async def test_without_a_driver_a_status_says_that_no_server_lives(settings: FlowSettings) -> None:

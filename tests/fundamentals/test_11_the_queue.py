@@ -9,7 +9,6 @@ import pytest
 
 from contexten.extensions.flow import FlowPriority, FlowService, FlowSettings, SchedulingStrategy
 from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
-from contexten.extensions.flow.errors import NotAvailableYet
 
 if TYPE_CHECKING:
     from tests.fundamentals.conftest import EndOf, Gate
@@ -131,9 +130,3 @@ async def test_queued_runs_survive_a_restart_in_their_order(one_slot: FlowSettin
             await end_of(flows, run_id)
         assert (await flows.scheduler()).strategy == "priority"
     assert order.runs == [high, low]
-
-
-async def test_a_strategy_of_a_later_version_is_refused_clearly(settings: FlowSettings) -> None:
-    async with FlowService(settings) as flows:
-        with pytest.raises(NotAvailableYet, match="deadline_aware"):
-            await flows.set_strategy("deadline_aware")

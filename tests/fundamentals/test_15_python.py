@@ -6,6 +6,8 @@ Nothing is passed here but what the snippets show; CONTEXTEN_FLOW_DATABASE names
 from __future__ import annotations
 
 import logging
+import time
+from datetime import datetime, timedelta
 from typing import Any
 
 import anyio
@@ -134,6 +136,33 @@ async def test_flow_scheduler(agents: list[Any]) -> None:
     assert ended.name == "critical_pipeline"
     assert (status["running"], status["pending_flows"], status["strategy"]) == (True, 0, "priority")
     assert 0 <= status["system_load"] <= 100
+
+
+@pytest.mark.parametrize("strategy", list(SchedulingStrategy))
+async def test_flow_scheduler_with_deadline_and_dependencies(agents: list[Any], strategy: SchedulingStrategy) -> None:
+    scheduler = FlowScheduler(agents=agents, strategy=strategy, max_concurrent_flows=5, enable_load_balancing=True)
+    await scheduler.start()
+    first = await scheduler.schedule_flow(
+        workflow="critical_pipeline", workflow_def=WORKFLOW, priority=FlowPriority.CRITICAL
+    )
+    second = await scheduler.schedule_flow(
+        workflow="batch_processing",
+        workflow_def=WORKFLOW,
+        priority=FlowPriority.BACKGROUND,
+        deadline=datetime.now() + timedelta(hours=2),  # noqa: DTZ005 - a naive one is what many pass
+        dependencies=[first["run_id"]],
+    )
+    service = await scheduler.service()
+    with anyio.fail_after(10):
+        ended = await service.wait(second["run_id"])
+        assert (await service.get_run(first["run_id"])).state == "completed"
+    status = scheduler.get_scheduler_status()
+    await scheduler.aclose()
+    assert (second["state"], second["held_by"]) == ("scheduled", "dependencies")
+    assert (ended.state, ended.name) == ("completed", "batch_processing")
+    assert ended.deadline is not None
+    assert abs(datetime.fromisoformat(ended.deadline.at).timestamp() - time.time() - 7200) < 60
+    assert status["strategy"] == strategy
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,7 @@ class Control(RuleBasedStateMachine):
                 max_concurrent_flows=self.limit,
                 cancel_grace_s=1.0,
                 stop_grace_s=0.0,
+                circuit_failures=0,
             ),
             agents=[self.puppet],
         )

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
 from contexten.extensions.flow.errors import AttemptError
-from contexten.extensions.flow.execution import run as run_module
+from contexten.extensions.flow.execution import parking
 from contexten.extensions.flow.service import FlowService
 from contexten.extensions.flow.settings import FlowSettings
 from contexten.extensions.flow.views import RunView
@@ -122,7 +123,31 @@ def tasks(draw: st.DrawFn, name: str, earlier: list[str], stages_before: list[st
         task["parameters"]["bad"] = draw(st.lists(st.integers(0, 3), max_size=2, unique=True))
         task["parameters"]["script"] = ["ok"]
         task["max_parallel"] = task["parameters"]["room"] = draw(st.integers(1, 3))
+    if draw(st.integers(0, 4)) == 0:
+        task["cache"] = {}  # the key comes with the run
     return task
+
+
+@st.composite
+def compensations(draw: st.DrawFn, name: str, earlier: list[str]) -> list[dict[str, Any]]:
+    """The on_failure of a task (or of the flow, whose name is empty)."""
+    found = []
+    for number in range(draw(st.integers(1, 2))):
+        script = draw(st.lists(st.sampled_from(["ok", "ok", "fail", "invalid"]), min_size=1, max_size=2))
+        task: dict[str, Any] = {
+            "name": f"{name or 'all'}_{number}",
+            "type": "test",
+            "required_tools": ["act"],
+            "retry": {"max_attempts": draw(st.integers(1, 2)), "delay_s": 0},
+            "parameters": {"script": script, "bad": [], "takes": draw(st.integers(0, 1)), "of": "{{ failure.task }}"},
+        }
+        if draw(st.integers(0, 3)) == 0:
+            other = draw(st.sampled_from(earlier))
+            task["when"] = draw(
+                st.sampled_from(["false", "failure.kind == 'network'", f"tasks.{other}.state == 'failed'"])
+            )
+        found.append(task)
+    return found
 
 
 @st.composite
@@ -151,7 +176,25 @@ def definitions(draw: st.DrawFn) -> dict[str, Any]:
             stage["tasks"].append(draw(tasks(name, list(earlier), before)))
             earlier.append(name)
         stages.append(stage)
-    return {"stages": stages, "continue_on_failure": draw(st.booleans())}
+    definition: dict[str, Any] = {"stages": stages, "continue_on_failure": draw(st.booleans())}
+    if draw(st.booleans()):
+        for task in [task for stage in stages for task in stage["tasks"]]:
+            if draw(st.integers(0, 3)):
+                task["on_failure"] = draw(compensations(task["name"], earlier))
+        definition["on_failure"] = draw(compensations("", earlier))
+    return definition
+
+
+NUMBERS = count()
+
+
+def with_own_keys(definition: dict[str, Any]) -> dict[str, Any]:
+    """The definition, its cached tasks with keys that no other has: they serve its reruns only."""
+    for task in [task for stage in definition["stages"] for task in stage["tasks"]]:
+        if "cache" in task:
+            key = f"{next(NUMBERS)} {{{{ index }}}}" if "for_each" in task else str(next(NUMBERS))
+            task["cache"] = {"key": key, "ttl_s": 3600}
+    return definition
 
 
 # The reading of the rules
@@ -162,7 +205,10 @@ class Reading:
     failures, a task that has not started when another fails does not start any more.
     """
 
-    def __init__(self, definition: dict[str, Any], trace: Trace, kept: set[str], found: dict[str, str]) -> None:
+    def __init__(
+        self, definition: dict[str, Any], trace: Trace, kept: set[str], found: dict[str, str], *, is_rerun: bool
+    ) -> None:
+        self.is_rerun = is_rerun
         self.flow = definition
         self.trace = trace
         self.kept = kept
@@ -259,7 +305,8 @@ class Reading:
                 return "skipped" if holds is False else "failed"
         if task["type"] == "wait":
             return "completed"
-        if not self.trace.index("start", name) and task.get("for_each") != []:
+        may_be_served = self.is_rerun and "cache" in task
+        if not self.trace.index("start", name) and task.get("for_each") != [] and not may_be_served:
             return "to be run"
         return self._outcome(task)
 
@@ -288,7 +335,7 @@ class Reading:
         return tries
 
 
-def check(definition: dict[str, Any], run: RunView, trace: Trace, kept: set[str]) -> None:
+def check(definition: dict[str, Any], run: RunView, trace: Trace, kept: set[str], *, is_rerun: bool = False) -> None:
     """Compare a run that ended with the reading."""
     assert not trace.twice, f"ran twice at once: {trace.twice}"
     assert not trace.crowded, f"more items at once than max_parallel: {trace.crowded}"
@@ -298,7 +345,7 @@ def check(definition: dict[str, Any], run: RunView, trace: Trace, kept: set[str]
         for view in run.tasks or []
     }
     attempts = {view.name: view.attempts for view in run.tasks or []}
-    reading = Reading(definition, trace, kept, found)
+    reading = Reading(definition, trace, kept, found, is_rerun=is_rerun)
     for name, expected in reading.states.items():
         assert found[name] == expected, f"{name} is {found[name]}, by the rules {expected}: {found}"
         starts = trace.index("start", name)
@@ -314,10 +361,59 @@ def check(definition: dict[str, Any], run: RunView, trace: Trace, kept: set[str]
     fatal = [
         name
         for name in failed
-        if not definition["continue_on_failure"] and not reading.stage_of[name]["continue_on_task_failure"]
+        if name in reading.task
+        and not definition["continue_on_failure"]
+        and not reading.stage_of[name]["continue_on_task_failure"]
     ]
     assert run.state == ("failed" if fatal else "completed"), f"{found}"
     assert sorted(run.failed_tasks or []) == sorted(failed)
+    check_compensation(definition, run, trace, found)
+
+
+def check_compensation(definition: dict[str, Any], run: RunView, trace: Trace, found: dict[str, str]) -> None:
+    """That the on_failure tasks of what failed have run, no others, one after another and in the right order."""
+    views = {view.name: view for view in run.tasks or []}
+    tasks = [task for stage in definition["stages"] for task in stage["tasks"]]
+    failed = [task for task in tasks if found[task["name"]] == "failed"]
+    failed.reverse()  # of those that ended at the same time
+    failed.sort(key=lambda task: views[task["name"]].ended_at or "", reverse=True)
+    due = [(other, views[task["name"]].error) for task in failed for other in task.get("on_failure", [])]
+    if run.state == "failed":
+        due += [(other, run.error) for other in definition.get("on_failure", [])]
+    begun = []
+    for task, error in due:
+        name, condition = task["name"], task.get("when", "true")
+        kind = error.kind if error is not None else ""
+        other = NAMED.findall(condition)
+        holds = (
+            found[other[0]] == "failed" if other else condition == "true" or ("kind" in condition and kind == "network")
+        )
+        expected = Reading._outcome(task) if holds else "skipped"
+        assert found[name] == expected, f"{name} is {found[name]}, by the rules {expected}: {found}"
+        assert len(trace.index("start", name)) == (len(Reading.tries(task)) if holds else 0)
+        begun += [name] * holds
+    everything = [other for task in (*tasks, definition) for other in task.get("on_failure", [])]
+    for task in everything:
+        if task not in [other for other, _ in due]:
+            assert found[task["name"]] == "skipped"
+            assert not trace.index("start", task["name"])
+    names = {task["name"] for task in everything}
+    undone = [(what, name) for what, name, _ in trace.entries if name in names]
+    assert undone == [(what, name) for _, name in undone[::2] for what in ("start", "end")], "two at once"
+    assert [name for what, name, _ in trace.entries[len(trace.entries) - len(undone) :] if name in names] == [
+        name for _, name in undone
+    ], "before all others had ended"
+    order = list(dict.fromkeys(name for _, name in undone))
+    assert sorted(order) == sorted(begun)
+    causes = {other["name"]: task for task in failed for other in task.get("on_failure", [])}
+    for one, later in pairwise(order):
+        if one in causes and later in causes:
+            first, second = (views[causes[name]["name"]].ended_at or "" for name in (one, later))
+            assert first >= second, f"{one} before {later}"
+        else:
+            assert later not in causes, "the flow's own before a task's"
+        if causes.get(one) == causes.get(later):
+            assert begun.index(one) < begun.index(later), f"{one} before {later}"
 
 
 def _check_room(definition: dict[str, Any], trace: Trace) -> None:
@@ -367,10 +463,10 @@ class World:
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     # every wait gives the run's slot back, however short it is
     patch = pytest.MonkeyPatch()
-    patch.setattr(run_module, "PARK_AT_LEAST_S", 0.0)
+    patch.setattr(parking, "PARK_AT_LEAST_S", 0.0)
     database: Path = tmp_path_factory.mktemp("execution") / "flow.sqlite3"
     actor = Actor(capacity=request.param)
-    service = FlowService(FlowSettings(database=database, retry_delay_s=0), agents=[actor])
+    service = FlowService(FlowSettings(database=database, retry_delay_s=0, circuit_failures=0), agents=[actor])
     with anyio.from_thread.start_blocking_portal() as portal, portal.wrap_async_context_manager(service):
         yield World(portal, service, actor)
         report = portal.call(service.verify)
@@ -382,11 +478,11 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(definition=definitions(), again=st.none() | st.integers(0, 20))
 def test_every_flow_ends_as_the_rules_say(world: World, definition: dict[str, Any], again: int | None) -> None:
-    run = world.run(definition)
+    run = world.run(with_own_keys(definition))
     check(definition, run, world.actor.traces.pop(run.run_id, Trace()), set())
     if again is None:
         return
     names = [task["name"] for stage in definition["stages"] for task in stage["tasks"]]
     rerun, kept = world.rerun(run, names[again % len(names)])
-    check(definition, rerun, world.actor.traces.pop(rerun.run_id, Trace()), kept)
+    check(definition, rerun, world.actor.traces.pop(rerun.run_id, Trace()), kept, is_rerun=True)
     assert rerun.state == run.state

@@ -22,6 +22,11 @@ FLOW = {
         }
     ]
 }
+GPU_FLOW = {
+    "stages": [
+        {"name": "s", "tasks": [{"name": "t", "type": "wait", "parameters": {"seconds": 1}, "resources": {"gpu": 1}}]}
+    ]
+}
 
 
 async def refuse(client: Client, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -66,8 +71,17 @@ CASES: list[tuple[str, dict[str, Any], str, str | None]] = [
     ("execute_flow", {"workflow_def": FLOW, "wait_s": "5"}, "invalid_arguments", "wrong_type"),
     ("execute_flow", {"workflow_def": FLOW, "inputs": "{"}, "invalid_arguments", "malformed_json"),
     ("execute_flow", {"workflow_def": FLOW, "inputs": [1]}, "invalid_arguments", "wrong_type"),
-    ("execute_flow", {"workflow_def": FLOW, "deadline": "2030-01-01"}, "not_available_yet", None),
-    ("execute_flow", {"workflow_def": FLOW, "dependencies": ["x"]}, "not_available_yet", None),
+    ("execute_flow", {"workflow_def": FLOW, "deadline": "2020-01-01T00:00:00Z"}, "invalid_arguments", "out_of_range"),
+    ("execute_flow", {"workflow_def": FLOW, "deadline": -1}, "invalid_arguments", "out_of_range"),
+    ("execute_flow", {"workflow_def": FLOW, "deadline": "tomorrow"}, "invalid_arguments", "wrong_type"),
+    ("execute_flow", {"workflow_def": FLOW, "deadline": 10**400}, "invalid_arguments", "wrong_type"),
+    ("execute_flow", {"workflow_def": FLOW, "deadline": [1]}, "invalid_arguments", "wrong_type"),
+    ("execute_flow", {"workflow_def": FLOW, "on_deadline": "stop"}, "invalid_arguments", "invalid_value"),
+    ("execute_flow", {"workflow_def": FLOW, "dependencies": ["x"]}, "invalid_arguments", "unknown_dependency"),
+    ("execute_flow", {"workflow_def": FLOW, "dependencies": "x"}, "invalid_arguments", "wrong_type"),
+    ("execute_flow", {"workflow_def": FLOW, "dependencies": [""]}, "invalid_arguments", "out_of_range"),
+    ("execute_flow", {"workflow_def": FLOW, "on_dependency_failure": "skip"}, "invalid_arguments", "invalid_value"),
+    ("execute_flow", {"workflow_def": GPU_FLOW}, "invalid_arguments", "unknown_pool"),
     ("execute_flow", {"workflow_def": FLOW, "priority": "urgent"}, "invalid_arguments", None),
     ("execute_flow", {"workflow_def": FLOW, "framework": "prefect"}, "not_available_yet", None),
     ("execute_flow", {"workflow_def": FLOW, "framework": "nativ"}, "invalid_arguments", "unknown_engine"),
@@ -95,8 +109,9 @@ CASES: list[tuple[str, dict[str, Any], str, str | None]] = [
     ("explain_flow", {"workflow_def": {"stages": 1}}, "invalid_definition", None),
     ("set_strategy", {}, "invalid_arguments", "missing_argument"),
     ("set_strategy", {"strategy": "priorty"}, "invalid_arguments", None),
-    ("set_strategy", {"strategy": "deadline_aware"}, "not_available_yet", None),
-    ("set_strategy", {"strategy": "fifo", "dry_run": True}, "not_available_yet", None),
+    ("set_strategy", {"strategy": "deadline"}, "invalid_arguments", "unknown_strategy"),
+    ("set_strategy", {"strategy": "lifo", "dry_run": True}, "invalid_arguments", "unknown_strategy"),
+    ("set_strategy", {"max_concurrent_flows": 0, "dry_run": True}, "invalid_arguments", "out_of_range"),
     ("set_strategy", {"max_concurrent_flows": True}, "invalid_arguments", "wrong_type"),
     ("list_agents", {"verbose": True}, "invalid_arguments", "unknown_argument"),
     ("get_reference", {"topic": "formats"}, "invalid_arguments", "invalid_value"),

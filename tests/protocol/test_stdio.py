@@ -189,24 +189,17 @@ def test_runs_go_on_at_the_next_start(start: Callable[..., Raw]) -> None:
     assert second.call("wait_for_flow", run_id=run_id, timeout_s=20)["state"] == "completed"
 
 
-def test_a_call_to_a_server_whose_database_another_one_holds_says_so_until_the_other_one_ends(
-    start: Callable[..., Raw],
-) -> None:
-    first = start()
-    first.initialize()
-    assert first.call("list_flows")["flows"] == []
-    second = start(stderr=subprocess.PIPE)
-    second.initialize()
-    assert len(second.ask("tools/list")["result"]["tools"]) == 12
-    error = second.call("list_flows")["error"]
-    assert (error["code"], error["retryable"]) == ("store_busy", True)
-    assert str(first.process.pid) in error["message"]
-    assert error["next"]
+def test_a_run_goes_on_in_a_second_server_on_the_database_when_the_first_one_ends(start: Callable[..., Raw]) -> None:
+    definition = {"stages": [{"name": "s", "tasks": [{"name": "w", "type": "wait", "parameters": {"seconds": 0.5}}]}]}
+    first, second = start(), start()
+    for server in (first, second):
+        server.initialize()
+        server.call("list_flows")  # it is open now
+    pids = {server["pid"] for server in second.call("get_metrics")["scheduler"]["servers"]}
+    assert pids == {first.process.pid, second.process.pid}
+    run_id = first.call("execute_flow", workflow_def=definition)["run_id"]
     assert first.end() == 0
-    while "error" in (answer := second.call("list_flows")):
-        assert answer["error"]["code"] == "store_busy"
-    assert answer["flows"] == []
-    assert second.call("execute_flow", workflow_def=VALUE, wait_s=20)["state"] == "completed"
+    assert second.call("wait_for_flow", run_id=run_id, timeout_s=20)["state"] == "completed"
     assert second.end() == 0
 
 
@@ -248,6 +241,20 @@ def test_a_database_that_cannot_be_used_is_told_by_each_call_and_by_the_exit_cod
     assert "Traceback" not in said
 
 
+def test_a_database_that_was_mended_is_opened_by_a_later_call(start: Callable[..., Raw], tmp_path: Path) -> None:
+    database = tmp_path / "flow.sqlite3"
+    _garbage(database)
+    raw = start()
+    raw.initialize()
+    assert raw.call("list_flows")["error"]["code"] == "store_corrupt"
+    database.unlink()
+    while "error" in (answer := raw.call("list_flows")):
+        assert answer["error"]["code"] == "store_corrupt"
+    assert answer["flows"] == []
+    assert raw.call("execute_flow", workflow_def=VALUE, wait_s=20)["state"] == "completed"
+    assert raw.end() == 0
+
+
 @pytest.mark.parametrize("speaks", [False, True])
 def test_without_a_call_the_exit_code_at_the_end_of_input_tells_of_the_database(
     start: Callable[..., Raw], tmp_path: Path, speaks: bool
@@ -268,16 +275,14 @@ def test_without_a_call_the_exit_code_at_the_end_of_input_tells_of_the_database(
     assert speaks or raw.process.stdout.read() == b""
 
 
-def test_a_start_over_http_on_a_database_that_is_held_ends_with_code_3(
-    start: Callable[..., Raw],
+def test_a_start_over_http_on_a_database_that_cannot_be_used_ends_with_code_3(
+    start: Callable[..., Raw], tmp_path: Path
 ) -> None:
-    first = start()
-    first.initialize()
-    assert first.call("list_flows")["flows"] == []
-    second = start("--transport", "http", "--port", "0", stderr=subprocess.PIPE)
-    assert second.process.wait(15) == 3
-    assert second.process.stderr is not None
-    assert str(first.process.pid) in second.process.stderr.read().decode()
+    _garbage(tmp_path / "flow.sqlite3")
+    server = start("--transport", "http", "--port", "0", stderr=subprocess.PIPE)
+    assert server.process.wait(15) == 3
+    assert server.process.stderr is not None
+    assert "damaged or is not a database" in server.process.stderr.read().decode()
 
 
 def test_each_line_with_an_id_is_answered_though_the_protocols_reader_cannot_read_it(

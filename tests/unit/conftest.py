@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import anyio
 import pytest
 
 from contexten.extensions.flow import FlowService, FlowSettings
-from contexten.extensions.flow.agents.protocol import TaskCall
+from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
 from contexten.extensions.flow.views import RunView
 
 EndOf = Callable[[FlowService, str], Awaitable[RunView]]
+Driven = Callable[..., AbstractAsyncContextManager[FlowService]]
 
 
 class FakeClock:
@@ -27,11 +29,13 @@ class FakeClock:
         self._sleepers: list[tuple[float, anyio.Event]] = []
         self.draw = 0.5
         """What `random` answers."""
+        self.wall = 0.0
+        """Seconds by which the wall clock was set forward."""
         self.tick = 0.0
         """How much time passes each time that somebody looks at the clock."""
 
     def now(self) -> datetime:
-        return self._start + timedelta(seconds=self._elapsed)
+        return self._start + timedelta(seconds=self._elapsed + self.wall)
 
     def timestamp(self) -> float:
         return self.now().timestamp()
@@ -123,3 +127,77 @@ class Gate:
 def gate() -> Gate:
     """A closed gate."""
     return Gate()
+
+
+class Turnstile:
+    """An agent that tells in which order runs came to it, and lets each through when the test says so."""
+
+    name = "turnstile"
+    agent_type = "turnstile"
+    tools = ("turn",)
+    capacity = 1000
+
+    def __init__(self) -> None:
+        self.came: list[str] = []
+        """Runs in the order in which their attempts began."""
+        self.fails: set[str] = set()
+        """Runs whose attempts fail as invalid."""
+        self._is_open = False
+        self._let_through: dict[str, anyio.Event] = {}
+        self._changed = anyio.Event()
+
+    async def run(self, task: TaskCall, context: AttemptContext) -> None:
+        self.came.append(context.run_id)
+        self._changed.set()
+        if not self._is_open:
+            await self._let_through.setdefault(context.run_id, anyio.Event()).wait()
+        if context.run_id in self.fails:
+            raise ValueError(context.run_id)
+
+    def let_through(self, run_id: str) -> None:
+        """Let the run's attempt end, whether it is here yet or not."""
+        self._let_through.setdefault(run_id, anyio.Event()).set()
+
+    def open(self) -> None:
+        """Let all through from now on."""
+        self._is_open = True
+        for event in self._let_through.values():
+            event.set()
+
+    async def has_come(self, number: int) -> list[str]:
+        """Wait until so many have come; answers all that have."""
+        with anyio.fail_after(10):
+            while len(self.came) < number:
+                self._changed = anyio.Event()
+                await self._changed.wait()
+        return self.came
+
+
+@pytest.fixture
+def turnstile() -> Turnstile:
+    """A closed turnstile."""
+    return Turnstile()
+
+
+@pytest.fixture
+def driven(turnstile: Turnstile) -> Driven:
+    """Opens a service with the turnstile as agent; the turnstile opens at the end, also of a test that fails."""
+
+    async def go_on(clock: FakeClock) -> None:
+        while True:
+            await clock.advance(0.01)
+            await anyio.lowlevel.checkpoint()
+
+    @asynccontextmanager
+    async def opened(settings: FlowSettings, *, clock: FakeClock | None = None) -> AsyncIterator[FlowService]:
+        async with anyio.create_task_group() as group:
+            async with FlowService(settings, agents=[turnstile], clock=clock) as flows:
+                try:
+                    yield flows
+                finally:
+                    turnstile.open()
+                    if clock is not None:  # a service that stops looks at it until all attempts have ended
+                        group.start_soon(go_on, clock)
+            group.cancel_scope.cancel()
+
+    return opened

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from contexten.extensions.flow import FlowService, FlowSettings
-from contexten.extensions.flow.answers import iso
+from contexten.extensions.flow.clock import iso
 from contexten.extensions.flow.errors import IllegalMove, InvalidArguments, RunNotFound, TaskNotFound
 from contexten.extensions.flow.store.cursors import decode, encode
 

@@ -48,7 +48,7 @@ async def test_a_running_run_says_when_a_failed_attempt_is_tried_again(settings:
     async def down(task: TaskCall) -> None:
         raise ConnectionError
 
-    task = {"name": "call", "type": "t", "required_tools": ["down"], "retry": {"delay_s": 4, "jitter": 0}}
+    task = {"name": "call", "type": "t", "required_tools": ["down"], "retry": {"delay_s": 2, "jitter": 0}}
     async with FlowService(settings, agents=[down]) as flows:
         run = await flows.execute_flow(workflow_def=flow(task))
         with anyio.fail_after(10):

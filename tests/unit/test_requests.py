@@ -12,8 +12,10 @@ from contexten.extensions.flow.errors import IllegalMove
 from contexten.extensions.flow.states import RunState
 from contexten.extensions.flow.store import ClaimedRun, RunMove, Store, Transaction
 from contexten.extensions.flow.store.advances import REQUEST_PENDING, advance
-from contexten.extensions.flow.store.claims import claim, take_over
+from contexten.extensions.flow.store.claims import take_over
+from contexten.extensions.flow.store.queue import Rules, claim
 from contexten.extensions.flow.store.requests import request
+from contexten.extensions.flow.strategies import Fifo
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +41,9 @@ def leave(run: ClaimedRun, to: RunState, **fields: Any) -> RunMove:
 
 
 async def claimed(store: Store) -> ClaimedRun:
-    (run,) = await store.write(lambda tx: claim(tx, "owner", 1.0, limit=1, max_concurrent=1))
+    (run,) = await store.write(
+        lambda tx: claim(tx, "owner", 1.0, limit=1, rules=Rules(strategy=Fifo(), max_concurrent_flows=1)).runs
+    )
     return run
 
 

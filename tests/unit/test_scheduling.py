@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contexten.extensions.flow import FlowService, FlowSettings
+from contexten.extensions.flow import FlowService, FlowSettings, SchedulingStrategy
 from contexten.extensions.flow.actor import Actor
-from contexten.extensions.flow.errors import InvalidArguments, NotAvailableYet
+from contexten.extensions.flow.errors import InvalidArguments
 
 if TYPE_CHECKING:
     from tests.unit.conftest import EndOf
@@ -86,15 +86,14 @@ async def test_a_limit_out_of_range_is_refused(settings: FlowSettings, limit: An
     assert caught.value.issues[0].path == "/max_concurrent_flows"
 
 
-async def test_what_is_missing_unknown_or_later_is_refused_and_changes_nothing(settings: FlowSettings) -> None:
+async def test_what_is_missing_or_unknown_is_refused_and_changes_nothing(settings: FlowSettings) -> None:
     async with FlowService(settings, drive=False) as flows:
         with pytest.raises(InvalidArguments, match="takes a strategy"):
             await flows.set_strategy()
-        with pytest.raises(InvalidArguments, match="There is no strategy"):
+        with pytest.raises(InvalidArguments, match="There is no strategy") as caught:
             await flows.set_strategy("lifo")
-        with pytest.raises(NotAvailableYet):
-            await flows.set_strategy("resource_aware")
-        with pytest.raises(NotAvailableYet, match="dry_run"):
-            await flows.set_strategy("priority", dry_run=True)
+        with pytest.raises(InvalidArguments, match="There is no strategy"):
+            await flows.set_strategy("lifo", dry_run=True)
         assert await flows.events() == []
         assert (await flows.scheduler()).strategy == "fifo"
+    assert caught.value.issues[0].expected == [str(name) for name in SchedulingStrategy]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import pydantic
@@ -154,6 +155,62 @@ def test_a_grant_is_recognised_however_it_is_written_and_whatever_goes_before_it
     _write(tmp_path / "contexten-flow.toml", '"Allow_Commands" = ["sh"]')
     monkeypatch.setenv("CONTEXTEN_FLOW_ALLOW_COMMANDS", "git")
     with pytest.raises(SettingsFileError, match="allow_commands"):
+        FlowSettings()
+
+
+ISSUER, RESOURCE = "https://auth.example.com/realms/one", "https://flows.example.com/mcp"
+
+
+def test_an_authorization_server_is_named_with_this_servers_own_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONTEXTEN_FLOW_OAUTH_ISSUER", ISSUER)
+    monkeypatch.setenv("CONTEXTEN_FLOW_OAUTH_RESOURCE", RESOURCE)
+    monkeypatch.setenv("CONTEXTEN_FLOW_OAUTH_SCOPES", "flows:run, flows:read")
+    monkeypatch.setenv("CONTEXTEN_FLOW_OAUTH_JWKS_URL", "")
+    settings = FlowSettings()
+    assert (settings.oauth_issuer, settings.oauth_resource) == (ISSUER, RESOURCE)
+    assert settings.oauth_scopes == ("flows:run", "flows:read")
+    assert settings.oauth_jwks_url is None
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"oauth_issuer": ISSUER}, "oauth_resource"),
+        ({"oauth_resource": RESOURCE}, "oauth_issuer"),
+        ({"oauth_scopes": ("a",)}, "oauth_issuer"),
+        ({"oauth_jwks_url": ISSUER}, "oauth_issuer"),
+        ({"oauth_issuer": "http://auth.example.com", "oauth_resource": RESOURCE}, "https is needed"),
+        ({"oauth_issuer": "http://127.0.0.1.example.com", "oauth_resource": RESOURCE}, "https is needed"),
+        (
+            {"oauth_issuer": ISSUER, "oauth_resource": RESOURCE, "oauth_jwks_url": "http://10.0.0.1/k"},
+            "https is needed",
+        ),
+        ({"oauth_issuer": "auth.example.com", "oauth_resource": RESOURCE}, "whole URL"),
+        ({"oauth_issuer": "https://auth.example.com:port", "oauth_resource": RESOURCE}, "whole URL"),
+        ({"oauth_issuer": "file:///etc/keys", "oauth_resource": RESOURCE}, "whole URL"),
+        ({"oauth_issuer": ISSUER, "oauth_resource": 'https://a.example/"x'}, "whole URL"),
+        ({"oauth_issuer": ISSUER, "oauth_resource": RESOURCE + "#a"}, "without user"),
+        ({"oauth_issuer": ISSUER + "?a=b", "oauth_resource": RESOURCE}, "without user"),
+        ({"oauth_issuer": "https://me@auth.example.com", "oauth_resource": RESOURCE}, "without user"),
+        ({"oauth_issuer": ISSUER, "oauth_resource": RESOURCE, "oauth_scopes": ("a b",)}, "a scope is"),
+    ],
+)
+def test_half_an_authorization_server_and_one_that_others_could_imitate_are_refused(
+    given: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(pydantic.ValidationError, match=told):
+        FlowSettings(**given)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9000", "localhost:9000", "[::1]:9000"])
+def test_on_loopback_an_authorization_server_needs_no_https(host: str) -> None:
+    settings = FlowSettings(oauth_issuer=f"http://{host}", oauth_resource=RESOURCE)
+    assert settings.oauth_issuer == f"http://{host}"
+
+
+def test_the_working_directory_names_no_authorization_server(tmp_path: Path) -> None:
+    _write(tmp_path / "contexten-flow.toml", f'oauth_issuer = "{ISSUER}"\noauth_resource = "{RESOURCE}"\n')
+    with pytest.raises(SettingsFileError, match="oauth_issuer, oauth_resource"):
         FlowSettings()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -49,8 +50,25 @@ async def flows(settings: FlowSettings) -> AsyncIterator[FlowService]:
         ({"inputs": {"n": 2**60}}, "invalid_inputs", "/inputs/n"),
         ({"inputs": {"n": 1, "s": "\ud800"}}, "invalid_inputs", "/inputs/s"),
         ({"inputs": {"n": 1, "s": "x" * (2 << 20)}}, "invalid_inputs", "/inputs"),
-        ({"deadline": "2030-01-01"}, "not_available_yet", None),
-        ({"dependencies": ["one"]}, "not_available_yet", None),
+        ({"deadline": "2020-01-01"}, "invalid_arguments", "/deadline"),
+        ({"deadline": "0001-01-01"}, "invalid_arguments", "/deadline"),
+        ({"deadline": "soon"}, "invalid_arguments", "/deadline"),
+        ({"deadline": 0}, "invalid_arguments", "/deadline"),
+        ({"deadline": float("nan")}, "invalid_arguments", "/deadline"),
+        ({"deadline": 2e9}, "invalid_arguments", "/deadline"),
+        ({"deadline": 10**400}, "invalid_arguments", "/deadline"),
+        ({"deadline": True}, "invalid_arguments", "/deadline"),
+        ({"deadline": datetime(2020, 1, 1, tzinfo=UTC)}, "invalid_arguments", "/deadline"),
+        ({"deadline": datetime.min}, "invalid_arguments", "/deadline"),  # noqa: DTZ901 - a naive one is meant
+        ({"on_deadline": "stop"}, "invalid_arguments", "/on_deadline"),
+        ({"on_deadline": ["cancel"]}, "invalid_arguments", "/on_deadline"),
+        ({"dependencies": "one"}, "invalid_arguments", "/dependencies"),
+        ({"dependencies": [1]}, "invalid_arguments", "/dependencies"),
+        ({"dependencies": [""]}, "invalid_arguments", "/dependencies"),
+        ({"dependencies": [f"run_{number}" for number in range(101)]}, "invalid_arguments", "/dependencies"),
+        ({"dependencies": ["nobody"]}, "invalid_arguments", "/dependencies/0"),
+        ({"dependencies": ["one"]}, "invalid_arguments", "/dependencies"),  # its own first run
+        ({"on_dependency_failure": "skip"}, "invalid_arguments", "/on_dependency_failure"),
         ({"framework": "strands"}, "not_available_yet", None),
         ({"version": 9}, "flow_not_found", None),
         ({"flow_id": "two"}, "flow_not_found", None),

@@ -78,7 +78,7 @@ async def test_retries_come_after_their_delays(settings: FlowSettings, clock: Fa
 
     async def down(task: TaskCall, context: AttemptContext) -> None:
         times.append(clock.monotonic())
-        raise ConnectionError
+        raise LookupError  # a kind that no recovery strategy is for
 
     retry = {"max_attempts": 3, "delay_s": 2, "backoff": 2, "jitter": 0}
     task = {"name": "call", "type": "t", "required_tools": ["down"], "retry": retry}

@@ -83,3 +83,24 @@ async def test_alarms_of_one_time_ring_in_the_order_they_were_set(clock: FakeClo
             timers.after(1, lambda number=number: rung.append(number))  # type: ignore[misc]  # a lambda's default has no type
         await clock.advance(1)
     assert rung == list(range(20))
+
+
+async def test_an_alarm_for_a_time_rings_when_the_wall_clock_was_set_forward(clock: FakeClock) -> None:
+    rung: list[float] = []
+    async with running(clock) as timers:
+        timers.at(clock.timestamp() + 3600, lambda: rung.append(clock.monotonic()))
+        await clock.advance(10)
+        clock.wall += 3590  # the machine slept: the monotonic clock stood still
+        await clock.advance(60)
+    assert rung == [60.0]
+
+
+async def test_an_alarm_for_a_time_is_not_early_where_the_wall_clock_was_set_back(clock: FakeClock) -> None:
+    rung: list[float] = []
+    async with running(clock) as timers:
+        timers.at(clock.timestamp() + 30, lambda: rung.append(clock.monotonic()))
+        clock.wall -= 100
+        await clock.advance(120)
+        assert rung == []
+        await clock.advance(10)
+    assert rung == [130.0]

@@ -9,6 +9,8 @@ import pytest
 from benchmarks.ceiling import open_ceiling
 from benchmarks.contestant import HUNDRED_CONCURRENT, ONE_STEP, SCENARIOS, TEN_STEPS, measure
 from benchmarks.over_mcp import notification_delays
+from benchmarks.queueing import measure as measure_queue
+from benchmarks.sharing import takeover_ms
 
 pytestmark = pytest.mark.anyio
 
@@ -47,3 +49,13 @@ def test_a_notification_is_timed_from_the_first_change_of_its_burst() -> None:
 
 def test_a_change_that_nobody_heard_of_has_no_delay() -> None:
     assert notification_delays([10.0, 12.0], [10.5]) == pytest.approx([0.5])
+
+
+async def test_the_queue_is_filled_drained_and_decided_upon(tmp_path: Path) -> None:
+    found = await measure_queue(tmp_path, 500, 1_000)
+    assert found.keys() >= {"enqueue_per_s", "drain_per_s", "long_us", "long_backfill_us", "restart_s"}
+    assert all(value > 0 for value in found.values())
+
+
+async def test_runs_of_a_killed_server_are_taken_over_while_it_is_timed(tmp_path: Path) -> None:
+    assert len(await takeover_ms(tmp_path, kills=1)) == 1
