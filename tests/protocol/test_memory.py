@@ -7,6 +7,8 @@ import anyio
 import pytest
 from mcp.shared.exceptions import MCPError
 
+from contexten.extensions.flow.strategies import SchedulingStrategy
+
 pytestmark = pytest.mark.anyio
 
 TOOLS = [
@@ -70,12 +72,12 @@ async def test_every_parameter_is_described_or_speaks_for_itself(live: Any) -> N
             assert "description" in schema or name in {"run_id", "flow_id", "action"}, (tool.name, name)
 
 
-async def test_what_this_version_does_not_do_is_not_advertised(live: Any) -> None:
+async def test_engines_that_this_version_lacks_are_not_advertised(live: Any) -> None:
     async with live.client("legacy") as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-    assert not {"deadline", "dependencies"} & set(tools["execute_flow"].input_schema["properties"])
-    assert "dry_run" not in tools["set_strategy"].input_schema["properties"]
-    assert tools["set_strategy"].input_schema["properties"]["strategy"]["enum"] == ["fifo", "priority"]
+    framework = tools["execute_flow"].input_schema["properties"]["framework"]
+    assert framework["examples"] == ["auto", "native"]
+    assert set(tools["set_strategy"].input_schema["properties"]["strategy"]["enum"]) == set(SchedulingStrategy)
 
 
 async def test_instructions_and_identity_reach_clients(live: Any, era: str) -> None:

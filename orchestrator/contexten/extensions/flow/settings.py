@@ -234,7 +234,7 @@ class FlowSettings(BaseSettings):
     max_retries: int = Field(3, ge=0, description="tries after the first for tasks without retry")
     retry_delay_s: float = Field(1.0, ge=0, description="delay before the first of them")
     circuit_failures: int = Field(
-        5, ge=0, le=1000, description="failures in a row after which an agent or tool is left alone; 0: never"
+        10, ge=0, le=1000, description="failures in a row after which an agent or tool is left alone; 0: never"
     )
     circuit_open_s: float = Field(30.0, gt=0, le=3600, description="for how long; doubled by each failed probe")
     max_interruptions: int = Field(5, ge=1, description="attempts cut off by crashes before a task fails")

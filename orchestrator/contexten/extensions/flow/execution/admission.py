@@ -25,7 +25,7 @@ class Hold:
     """Why an attempt does not begin though agents may be free."""
 
     what: str
-    """"circuit of tool X open", "circuit of agent X open" or "rate limit of tool X"."""
+    """"circuit of tool X open" or "rate limit of tool X"."""
     until: float
     """When it is looked at again; seconds of the monotonic clock."""
     patience: float = math.inf
@@ -112,10 +112,9 @@ class Admission:
         closed_off = self._circuits.open_agents(able, now)
         if not closed_off:
             return avoided
-        name, until = min(closed_off.items(), key=lambda entry: entry[1])
-        if len(closed_off) == len(able):
-            return Hold(f"circuit of agent {name} open", until)
-        self._look_again(until)  # the others may all be busy then
+        if len(closed_off) == len(able):  # nobody would do better: their own retries space the attempts
+            return avoided
+        self._look_again(min(closed_off.values()))  # the others may all be busy then
         both = avoided | closed_off.keys()
         return both if not both.issuperset(able) else frozenset(closed_off)
 

@@ -30,7 +30,7 @@ class CircuitChange:
 class Circuits:
     """Circuits of this process, in its memory. It is told the time, in seconds of one clock."""
 
-    def __init__(self, failures: int = 5, open_s: float = 30.0) -> None:
+    def __init__(self, failures: int = 10, open_s: float = 30.0) -> None:
         """`failures` in a row open a circuit for `open_s`; 0: none ever opens."""
         self._is_on = failures > 0
         self._breaker = CircuitBreaker(failures=max(failures, 1), open_s=open_s, max_open_s=max(MAX_OPEN_S, open_s))
