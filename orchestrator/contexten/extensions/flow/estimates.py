@@ -10,6 +10,7 @@ from .definition import Plan
 from .planview import critical_path
 from .store import Store
 from .store.sql import SQL
+from .views import EstimateView
 
 RUNS = 200  # of the latest runs: older ones tell less
 ENOUGH = 3  # runs of the same version, before those of other versions need not help out
@@ -32,9 +33,9 @@ class Estimate:
         """Whether it comes from history."""
         return self.samples > 0
 
-    def data(self) -> dict[str, object]:
-        """As JSON data."""
-        return {"p50_s": self.p50_s, "p90_s": self.p90_s, "samples": self.samples, "from": self.source}
+    def view(self, task: str | None = None) -> EstimateView:
+        """As answers show it."""
+        return EstimateView(task=task, p50_s=self.p50_s, p90_s=self.p90_s, samples=self.samples, source=self.source)
 
 
 def percentile(sorted_values: list[float], fraction: float) -> float:
@@ -88,12 +89,13 @@ class Estimates:
         durations: dict[str, list[float]] = {}
         for row in await self._store.rows(SQL["task_durations"], (flow_id, RUNS)):
             durations.setdefault(row[0], []).append(row[1])
-        return {
-            name: of_durations(durations[name], "flow")
-            if name in durations
-            else _guess_of(node.task.complexity * SECONDS_A_COMPLEXITY)
-            for name, node in plan.tasks.items()
-        }
+        known = {name: of_durations(found, "flow") for name, found in durations.items() if name in plan.tasks}
+        return guess_tasks(plan) | known
+
+
+def guess_tasks(plan: Plan) -> dict[str, Estimate]:
+    """From each task's declared complexity."""
+    return {name: _guess_of(node.task.complexity * SECONDS_A_COMPLEXITY) for name, node in plan.tasks.items()}
 
 
 def guess(plan: Plan) -> Estimate:

@@ -9,6 +9,7 @@ from .agents.ability import KINDS_WITHOUT_AGENT
 from .agents.registry import AgentRegistry
 from .answers import Answers
 from .definition import Plan
+from .estimates import Estimate
 from .obstacles import Obstacles
 from .planview import critical_path, plan_view, side_effects
 from .postmortem import Postmortem
@@ -16,9 +17,18 @@ from .rendering import with_holds
 from .states import RunState
 from .views import Explanation, FlowView, IssueView, TaskView
 
+SLOWEST = 10  # tasks whose durations are told
 
-def explain_plan(plan: Plan, *, flow: FlowView | None, warnings: list[IssueView]) -> Explanation:
-    """What a definition or a saved flow will do."""
+
+def explain_plan(
+    plan: Plan,
+    *,
+    flow: FlowView | None,
+    warnings: list[IssueView],
+    estimate: Estimate,
+    of_tasks: Mapping[str, Estimate],
+) -> Explanation:
+    """What a definition or a saved flow will do, and how long that will probably take."""
     view = plan_view(plan)
     path, effects = critical_path(plan), side_effects(plan)
     touches = f" It touches the outside in {len(effects)} places." if effects else " It touches nothing outside."
@@ -29,6 +39,9 @@ def explain_plan(plan: Plan, *, flow: FlowView | None, warnings: list[IssueView]
     )
     if view.on_failure:
         summary += f" After a failure up to {_count(len(view.on_failure), 'more task')} would run."
+    basis = f"from {_count(estimate.samples, 'run')}" if estimate.is_known else "a guess from the declared complexity"
+    summary += f" A run takes about {estimate.p50_s:g} s ({basis})."
+    slowest = sorted(of_tasks, key=lambda name: -of_tasks[name].p50_s)[:SLOWEST]
     call = f"execute_flow(flow_id={flow.flow_id!r})" if flow else "create_flow(name=..., workflow_def=...)"
     return Explanation(
         subject="flow" if flow else "definition",
@@ -38,6 +51,8 @@ def explain_plan(plan: Plan, *, flow: FlowView | None, warnings: list[IssueView]
         summary=summary,
         plan=view,
         critical_path=path,
+        estimate=estimate.view(),
+        slowest=[of_tasks[name].view(name) for name in slowest],
         side_effects=effects,
         next=[call],
         warnings=warnings,

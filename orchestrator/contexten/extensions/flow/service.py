@@ -10,6 +10,7 @@ from .actor import PYTHON, Actor
 from .answers import MAX_PAGE
 from .core import Core
 from .errors import InvalidArguments
+from .estimates import guess, guess_tasks
 from .explaining import explain_plan
 from .runs import Action, Detail
 from .submission import RunRequest
@@ -197,11 +198,23 @@ class FlowService(Core):
                 listed=False,
                 actor=PYTHON,
             )
-            return explain_plan(flow.plan, flow=None, warnings=saved.warnings)
+            return explain_plan(
+                flow.plan,
+                flow=None,
+                warnings=saved.warnings,
+                estimate=guess(flow.plan),
+                of_tasks=guess_tasks(flow.plan),
+            )
         if flow_id is not None:
             view = await self._answers.flow(flow_id, None)
             plan, _ = await self._plans.plan_of(flow_id, view.version)
-            return explain_plan(plan, flow=view, warnings=[])
+            return explain_plan(
+                plan,
+                flow=view,
+                warnings=[],
+                estimate=await self._estimates.of_run(flow_id, view.version, plan),
+                of_tasks=await self._estimates.of_tasks(flow_id, plan),
+            )
         raise InvalidArguments("explain_flow takes a flow_id, a run_id or a workflow_def.")
 
     async def set_strategy(

@@ -1,0 +1,81 @@
+"""How long runs take: from history with its sample size, else a guess that says so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from contexten.extensions.flow import FlowService, FlowSettings
+from contexten.extensions.flow.estimates import of_durations, percentile
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import EndOf, FakeClock
+
+pytestmark = pytest.mark.anyio
+
+FLOW: dict[str, Any] = {
+    "stages": [
+        {
+            "name": "only",
+            "tasks": [
+                {"name": "short", "complexity": 2},
+                {"name": "long", "type": "wait", "parameters": {"seconds": 8}, "complexity": 5},
+            ],
+        }
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("values", "fraction", "expected"),
+    [([4.0], 0.9, 4.0), ([1.0, 2.0, 3.0], 0.5, 2.0), ([0.0, 10.0], 0.9, 9.0), ([1.0, 2.0, 3.0, 4.0], 0.5, 2.5)],
+)
+def test_percentiles_interpolate_between_the_closest_ranks(
+    values: list[float], fraction: float, expected: float
+) -> None:
+    assert percentile(values, fraction) == pytest.approx(expected)
+
+
+def test_an_estimate_tells_its_sample_size() -> None:
+    estimate = of_durations([3.0, 1.0, 2.0], "flow")
+    assert (estimate.p50_s, estimate.samples, estimate.source) == (2.0, 3, "flow")
+
+
+async def test_without_history_the_complexity_of_the_longest_chain_is_the_guess(settings: FlowSettings) -> None:
+    async with FlowService(settings, drive=False) as flows:
+        why = await flows.explain(workflow_def=FLOW)
+    assert why.estimate is not None
+    assert (why.estimate.p50_s, why.estimate.samples, why.estimate.source) == (7.0, 0, "complexity")
+    assert [view.task for view in why.slowest or ()] == ["long", "short"]
+    assert "a guess" in why.summary
+
+
+async def test_history_counts_by_version_once_there_is_enough_of_it(
+    settings: FlowSettings, clock: FakeClock, end_of: EndOf
+) -> None:
+    async with FlowService(settings, clock=clock) as flows:
+        flow_id = (await flows.create_flow(workflow_def=FLOW)).flow_id
+
+        async def run(seconds: float) -> None:
+            run_id = (await flows.execute_flow(flow_id=flow_id)).run_id
+            with anyio.fail_after(10):
+                while (await flows.get_run(run_id)).state != "waiting":
+                    await flows.wait(run_id, until="change", timeout_s=5)
+            await clock.advance(seconds)
+            assert (await end_of(flows, run_id)).state == "completed"
+
+        await run(8)
+        first = (await flows.explain(flow_id=flow_id)).estimate
+        change = {"op": "replace", "path": "/stages/0/tasks/1/parameters/seconds", "value": 20}
+        await flows.update_flow(flow_id, patch=[change])
+        for _ in range(3):
+            await run(20)
+        await clock.advance(60)
+        why = await flows.explain(flow_id=flow_id)
+    assert first is not None
+    assert (first.p50_s, first.samples, first.source) == (8.0, 1, "flow")
+    assert why.estimate is not None
+    assert (why.estimate.p50_s, why.estimate.samples, why.estimate.source) == (20.0, 3, "version")
+    assert (why.slowest or [])[0].task == "long"
