@@ -155,10 +155,10 @@ async def test_closing_and_reinitializing_close_every_tool(agent: BuiltinToolAge
 async def test_wait_sleeps_and_passes_on_what_came_before(
     agent: BuiltinToolAgent, clock: FakeClock, make_call: Callable[..., TaskCall], context: AttemptContext
 ) -> None:
-    assert await agent.run(make_call("wait", seconds=2.5), context) == {"waited_until": "2030-01-01T00:00:02.500000Z"}
+    assert await agent.run(make_call("wait", seconds=2.5), context) == {"waited_until": "2030-01-01T00:00:02.500+00:00"}
     assert await agent.run(make_call("json_parser", "wait", text="null", seconds=1), context) is None
     until = make_call("wait", until="2030-01-01T01:00:03.5+01:00")
-    assert await agent.run(until, context) == {"waited_until": "2030-01-01T00:00:03.500000Z"}
+    assert await agent.run(until, context) == {"waited_until": "2030-01-01T00:00:03.500+00:00"}
     assert clock.slept == [2.5, 1.0, 0.0]
 
 

@@ -26,11 +26,11 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from contexten.extensions.flow.addresses import absolute_url, private_url
-from contexten.extensions.flow.errors import FlowError, Issue
-from contexten.extensions.flow.nearest import nearest_name
-from contexten.extensions.flow.rates import RateLimit
-from contexten.extensions.flow.recovery.error_kinds import ErrorKinds
+from .addresses import absolute_url, private_url
+from .errors import FlowError, Issue
+from .nearest import nearest_name
+from .rates import RateLimit
+from .recovery.error_kinds import ErrorKinds
 
 CONFIG_FILE = "contexten-flow.toml"
 CONFIG_VARIABLE = "CONTEXTEN_FLOW_CONFIG"

@@ -110,8 +110,7 @@ class Facade:
         strategy: object | None = None,
         max_concurrent_flows: int | None = None,
     ) -> None:
-        """Raises TypeError or ValueError where `agents` are none, InvalidArguments or NotAvailableYet for the
-        strategy."""
+        """Raises TypeError or ValueError where `agents` are none, InvalidArguments for the strategy."""
         adapt_agents(agents)
         self.settings = settings or FlowSettings()
         self._agents = agents

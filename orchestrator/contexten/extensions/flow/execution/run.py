@@ -11,10 +11,10 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
+from ..clock import iso
 from ..definition import Plan, check_json
 from ..errors import StoreError
 from ..states import RunState, TaskState
@@ -305,7 +305,7 @@ class RunExecution:
                 if unit.row.state is TaskState.RETRYING:
                     self.starter.ready.append(unit)
                 elif unit.row.state is TaskState.WAITING and unit.child is None:
-                    value = {"waited_until": _iso(unit.row.wake_at)}
+                    value = {"waited_until": iso(unit.row.wake_at)}
                     self.tasks.complete(unit, StoredText.of(check_json(value, max_bytes=1000)), draft)
             case CacheRead(unit, found):
                 unit.is_preparing = False
@@ -393,7 +393,3 @@ def _open(submit: Callable[[Transaction], Submitted], move: RunMove, tx: Transac
     if submitted.has_started and (move.tasks or move.logs or move.to):
         advance(tx, move)
     return submitted
-
-
-def _iso(at: float | None) -> str | None:
-    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..agents.ability import KINDS_WITHOUT_AGENT
 from ..agents.protocol import Agent, AttemptContext
+from ..clock import iso
 from ..definition import NotJson, check_json
 from ..errors import AttemptError
 from ..recovery.kinds import INTERRUPTED
@@ -348,7 +349,7 @@ class Starter:
             self._tasks.fail(unit, Failed(kind=error.kind, message=error.message), draft, final=True)
             return
         if due <= draft.at:
-            value = {"waited_until": datetime.fromtimestamp(due, UTC).isoformat()}
+            value = {"waited_until": iso(due)}
             self._tasks.complete(unit, StoredText.of(check_json(value, max_bytes=1000)), draft)
             return
         draft.move(unit, TaskState.WAITING, started_at=draft.at, wake_at=due, data={"until": due})

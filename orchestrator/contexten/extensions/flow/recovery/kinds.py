@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pydantic
 
-from contexten.extensions.flow.errors import FlowError
+from ..errors import FlowError
 
 TIMEOUT = "timeout"
 AGENT_FAILURE = "agent_failure"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import AwareDatetime, Field, model_validator
 from typing_extensions import override
 
-from ...definition.values import as_timestamp
+from ...clock import iso
 from ..protocol import AttemptContext, Json
 from .tool import Absent, Tool, ToolEnvironment, ToolParameters
 
@@ -48,5 +48,5 @@ class Wait(Tool[WaitParameters]):
             seconds = parameters.seconds or 0.0
         await clock.sleep(seconds)
         if isinstance(previous, Absent):
-            return {"waited_until": as_timestamp(clock.now())}
+            return {"waited_until": iso(clock.now().timestamp())}
         return previous
