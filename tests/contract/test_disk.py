@@ -182,3 +182,17 @@ async def test_a_service_closes_in_time_although_the_disk_is_gone(
             assert (await service.verify()).ok
     assert gate.done["first"] == 2  # its result could not be recorded: it was run again
     assert gate.done["second"] == 1
+
+
+async def test_a_file_that_was_removed_or_replaced_takes_nothing_more(settings: FlowSettings) -> None:
+    flow = {"stages": [{"name": "only", "tasks": [{"name": "one"}]}]}
+    async with FlowService(settings) as flows:
+        first = await flows.execute_flow(workflow_def=flow)
+        await flows.wait(first.run_id)
+        kept = settings.database.with_suffix(".kept")
+        settings.database.rename(kept)
+        with pytest.raises(StoreError, match="removed or replaced"):
+            await flows.execute_flow(workflow_def=flow)
+        kept.rename(settings.database)
+        second = await flows.execute_flow(workflow_def=flow)
+        assert (await flows.wait(second.run_id)).state == "completed"

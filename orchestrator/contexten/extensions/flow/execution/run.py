@@ -208,21 +208,23 @@ class RunExecution:
             self._settled(draft, move, submitted.cursor, None)
             return
         self._in_flight = False
-        self._give_back(draft)
         self._leave()
+        self._give_back(draft)
         self.host.kick()
         opening.settle(submitted, error)
 
     def _abandon(self, draft: Draft, error: Exception) -> None:
         opening, self._opening = self._opening, None
-        self._give_back(draft)
         if opening is None:
             self.root().give_up()
         else:
             self._leave()
+        self._give_back(draft)
+        if opening is not None:
             opening.settle(None, error)
 
     def _give_back(self, draft: Draft) -> None:
+        """Let others have the agents' places; after the run was left, for it would take them itself."""
         for agent, task in draft.reserved:
             self.host.registry.release(agent, task)
         if draft.reserved:
@@ -238,10 +240,10 @@ class RunExecution:
             return
         if error is not None:
             self._in_flight = False
-            self._give_back(draft)
             level = logging.WARNING if isinstance(error, Refused) else logging.ERROR
             logger.log(level, "run %s is driven no more here: %s", self.run_id, error, extra={"run_id": self.run_id})
             self.root().give_up()
+            self._give_back(draft)
             return
         if logger.isEnabledFor(logging.DEBUG):
             self._tell(move)
@@ -260,8 +262,8 @@ class RunExecution:
     def _try_again(self, draft: Draft, move: RunMove, error: StoreError) -> None:
         if self.host.is_stopping:
             self._in_flight = False
-            self._give_back(draft)
             self.lose()
+            self._give_back(draft)
             return
         logger.warning("run %s waits for the database: %s", self.run_id, error, extra={"run_id": self.run_id})
         again = partial(self.host.store.submit, Advance(move), partial(self._settled, draft, move))

@@ -176,6 +176,7 @@ class Store:
         self._writer = Writer(
             connection,
             self._write_lock,
+            path=self.path,
             schema_level=SCHEMA_LEVEL,
             deliver=self._loop.call_soon_threadsafe,
             on_commit=self.on_commit,

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import FlowError, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreReadOnly, StoreTooNew
@@ -160,6 +161,15 @@ def _refusal(error: Exception) -> Exception:
     )
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file the path names now; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class Writer:
     """The write thread. `submit` from one thread (the event loop's); results arrive through `deliver`."""
 
@@ -168,6 +178,7 @@ class Writer:
         connection: sqlite3.Connection,
         lock: FileLock,
         *,
+        path: Path,
         schema_level: int,
         deliver: Callable[[Callable[[], None]], object],
         on_commit: Callable[[Committed], None],
@@ -175,6 +186,8 @@ class Writer:
         """`deliver` runs a function on the submitting thread; `on_commit` is called there before results settle."""
         self._connection = connection
         self._lock = lock
+        self._path = path
+        self._file = _identity(path)
         self._schema_level = schema_level
         self._deliver = deliver
         self._on_commit = on_commit
@@ -226,6 +239,11 @@ class Writer:
         try:
             self._lock.acquire(LOCK_TIMEOUT_S)
             try:
+                if _identity(self._path) != self._file:
+                    raise StoreError(
+                        "The database's file was removed or replaced while this server had it open.",
+                        next="Put it back if you can, and start the server again: until then nothing is taken.",
+                    )
                 committed = self._transact(group, results)
             finally:
                 self._lock.release()
