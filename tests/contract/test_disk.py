@@ -184,15 +184,15 @@ async def test_a_service_closes_in_time_although_the_disk_is_gone(
     assert gate.done["second"] == 1
 
 
-async def test_a_file_that_was_removed_or_replaced_takes_nothing_more(settings: FlowSettings) -> None:
+async def test_a_file_that_was_removed_or_replaced_takes_nothing_more(database: Path) -> None:
     flow = {"stages": [{"name": "only", "tasks": [{"name": "one"}]}]}
-    async with FlowService(settings) as flows:
+    async with FlowService(FlowSettings(database=database)) as flows:
         first = await flows.execute_flow(workflow_def=flow)
         await flows.wait(first.run_id)
-        kept = settings.database.with_suffix(".kept")
-        settings.database.rename(kept)
+        kept = database.with_suffix(".kept")
+        database.rename(kept)
         with pytest.raises(StoreError, match="removed or replaced"):
             await flows.execute_flow(workflow_def=flow)
-        kept.rename(settings.database)
+        kept.rename(database)
         second = await flows.execute_flow(workflow_def=flow)
         assert (await flows.wait(second.run_id)).state == "completed"
