@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 import anyio
 import pytest
 from anyio.abc import Process
+from anyio.streams.text import TextReceiveStream
 from mcp import Client, StdioServerParameters
 
 from contexten.extensions.flow.settings import FlowSettings
@@ -197,22 +198,19 @@ async def _serving_http(desk: dict[str, str], address: SplitResult) -> AsyncIter
         command += ["--port", str(chosen)]
     async with await anyio.open_process(command, env=desk, cwd=desk["HOME"], stderr=subprocess.PIPE) as server:
         try:
-            await _await_listening(chosen, server)
+            await _listens(server)
             yield address._replace(netloc=f"127.0.0.1:{chosen}").geturl()
         finally:
             server.terminate()
 
 
-async def _await_listening(port: int, server: Process) -> None:
-    while True:
-        try:
-            stream = await anyio.connect_tcp("127.0.0.1", port)
-        except OSError:
-            assert server.returncode is None, "the server ended before it listened"
-            await anyio.sleep(0.05)
-        else:
-            await stream.aclose()
-            return
+async def _listens(server: Process) -> None:
+    """Until the server says so; raises EndOfStream where it ends before."""
+    assert server.stderr is not None
+    told = TextReceiveStream(server.stderr)
+    text = ""
+    while "listening on" not in text:
+        text += await told.receive()
 
 
 def test_the_example_flow_runs_with_its_inputs(desk: dict[str, str]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,9 @@ class Plan:
     transport: str
     read_only: bool = False
     toolsets: tuple[str, ...] = ("default",)
+    strategy: str | None = None
+    max_concurrent_flows: int | None = None
+    """Both are set once the database is open, and go before what it remembers."""
     lists_first: bool = False
     """Serve the list of tools before the library is imported and the database opened; calls wait for them, and say so
     where the database cannot be used. It is tried again then, so that the server is of use once that is mended."""
@@ -126,7 +129,7 @@ async def _open_service(plan: Plan, opening: Opening, stop: Stop, stack: AsyncEx
     """The open service, which `stack` closes; None where the process is to end before it could be opened."""
     while not stop.is_asked:
         try:
-            return await stack.enter_async_context(_make_service(plan))
+            return await stack.enter_async_context(_service(plan))
         except FlowError as error:
             refusal = error
         except OSError as error:
@@ -196,7 +199,13 @@ def _import_library() -> None:
     import contexten.extensions.flow.service  # noqa: F401 - what counts is that it is loaded
 
 
-def _make_service(plan: Plan) -> FlowService:
+@asynccontextmanager
+async def _service(plan: Plan) -> AsyncIterator[FlowService]:
+    from contexten.extensions.flow.actor import Actor
     from contexten.extensions.flow.service import FlowService
 
-    return FlowService(plan.settings, holder=f"contexten-flow serve ({plan.transport})")
+    async with FlowService(plan.settings, holder=f"contexten-flow serve ({plan.transport})") as service:
+        if plan.strategy is not None or plan.max_concurrent_flows is not None:
+            actor = Actor(client="contexten-flow", transport="cli", tool="serve")
+            await service.set_strategy(plan.strategy, max_concurrent_flows=plan.max_concurrent_flows, actor=actor)
+        yield service

@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
     from contexten.extensions.flow.agents.secrets import SecretVault
@@ -33,6 +33,14 @@ EXIT_STORE = 3
 """The database cannot be used."""
 
 
+class _Choices(TypedDict):
+    """What the transports hand on as it is."""
+
+    read_only: bool
+    strategy: str | None
+    max_concurrent_flows: int | None
+
+
 def run_server(
     settings: FlowSettings,
     *,
@@ -41,21 +49,23 @@ def run_server(
     port: int = DEFAULT_PORT,
     read_only: bool = False,
     toolsets: Sequence[str] | str | None = None,
+    strategy: str | None = None,
+    max_concurrent_flows: int | None = None,
 ) -> int:
     """Serve until the client's input ends (stdio) or SIGTERM or SIGINT comes, then close within the settings' grace.
 
-    Answers the exit code: 0 after an orderly end, 1 where the address is refused or the server failed, 2 for a
-    toolset or transport that does
-    not exist, 3 where the database cannot be used. What went wrong is told on standard error. Over stdio the
-    standard streams of the process
-    are taken for good: nothing but MCP reaches standard output.
+    `strategy` and `max_concurrent_flows` change what the database remembers, for all its servers, once it is open.
+    Answers the exit code: 0 after an orderly end, 1 where the address is refused or the server failed, 2 for a toolset
+    or transport that does not exist, 3 where the database cannot be used. What went wrong is told on standard error.
+    Over stdio the standard streams of the process are taken for good: nothing but MCP reaches standard output.
     """
     if transport not in ("stdio", "sse", "http"):
         return _refuse(f"unknown transport {transport!r}; there are stdio, sse and http", EXIT_USAGE)
+    choices = _Choices(read_only=read_only, strategy=strategy, max_concurrent_flows=max_concurrent_flows)
     try:
         if transport == "stdio":
-            return _serve_stdio(settings, read_only=read_only, toolsets=toolsets)
-        return _serve_http(settings, transport, host, port, read_only=read_only, toolsets=toolsets)
+            return _serve_stdio(settings, toolsets, choices)
+        return _serve_http(settings, transport, host, port, toolsets, choices)
     except KeyboardInterrupt:  # before signals are ours
         return EXIT_OK
 
@@ -120,7 +130,7 @@ def configure_logging(settings: FlowSettings) -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
-def _serve_stdio(settings: FlowSettings, *, read_only: bool, toolsets: Sequence[str] | str | None) -> int:
+def _serve_stdio(settings: FlowSettings, toolsets: Sequence[str] | str | None, choices: _Choices) -> int:
     from contexten_server.standard_streams import claim_standard_streams
 
     wire = claim_standard_streams()
@@ -138,7 +148,7 @@ def _serve_stdio(settings: FlowSettings, *, read_only: bool, toolsets: Sequence[
     async def serve(opened: Opened, stop: Stop) -> None:
         await serve_stdio(opened.server, wire, stop)
 
-    plan = Plan(settings=settings, transport="stdio", read_only=read_only, toolsets=names, lists_first=True)
+    plan = Plan(settings=settings, transport="stdio", toolsets=names, lists_first=True, **choices)
     return _end(lambda: run_process(plan, serve))
 
 
@@ -147,9 +157,8 @@ def _serve_http(
     transport: Transport,
     host: str,
     port: int,
-    *,
-    read_only: bool,
     toolsets: Sequence[str] | str | None,
+    choices: _Choices,
 ) -> int:
     configure_logging(settings)
     from contexten_server.access import BindRefused, bracketed, check_bind
@@ -174,7 +183,7 @@ def _serve_http(
         sys.stderr.flush()
         await serve_http(application, sock, stop)
 
-    plan = Plan(settings=settings, transport=transport, read_only=read_only, toolsets=names)
+    plan = Plan(settings=settings, transport=transport, toolsets=names, **choices)
     with sock:
         return _end(lambda: run_process(plan, serve))
 

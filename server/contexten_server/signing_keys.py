@@ -4,7 +4,6 @@ anew when a token names one that is not known."""
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,6 +13,7 @@ from mcp.client.auth.utils import build_oauth_authorization_server_metadata_disc
 from pydantic import BaseModel, ValidationError
 
 from contexten.extensions.flow.addresses import private_url
+from contexten.extensions.flow.clock import monotonic
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +49,7 @@ class SigningKeys:
     asked for before the first token comes.
     """
 
-    def __init__(
-        self, issuer: str, jwks_url: str | None = None, *, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, issuer: str, jwks_url: str | None = None, *, monotonic: Callable[[], float] = monotonic) -> None:
         """`monotonic` tells seconds, for how long keys are kept and for the pause between fetches."""
         self._issuer = issuer
         self._jwks_url = jwks_url

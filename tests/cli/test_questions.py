@@ -245,7 +245,9 @@ def test_doctor_reports_a_damaged_database_and_wrong_settings(
     (desk / "flow.sqlite3").write_bytes(b"no database" * 100)
     done = cli("doctor", "--json")
     assert done.code == 1
-    assert {check["level"] for check in _check(done, "database")} == {"ok", "problem"}
+    (finding,) = _check(done, "database")
+    assert finding["level"] == "problem"
+    assert str(desk / "flow.sqlite3") in finding["found"]
     monkeypatch.setenv("CONTEXTEN_FLOW_LEASE_TTL_S", "-1")
     assert _check(cli("doctor", "--json"), "settings")[0]["level"] == "problem"
 

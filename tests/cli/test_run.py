@@ -126,6 +126,13 @@ def test_fix_prints_instead_of_writing_when_asked(
     assert (desk / file).read_text(encoding="utf-8") == before
 
 
+def test_fix_takes_no_dependency_away(cli: Callable[..., Any], flow_file: Callable[..., str], desk: Path) -> None:
+    file = flow_file({**SUM, "depends_on": ["nobody"]})
+    before = (desk / file).read_text(encoding="utf-8")
+    assert cli("validate", file, "--fix").code == 1
+    assert (desk / file).read_text(encoding="utf-8") == before
+
+
 def test_what_no_patch_mends_is_left_and_told(cli: Callable[..., Any], flow_file: Callable[..., str]) -> None:
     cycle = [{**SUM, "name": "a", "depends_on": ["b"]}, {**SUM, "name": "b", "depends_on": ["a"]}]
     done = cli("validate", flow_file(*cycle), "--fix", "--json")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import anyio
@@ -12,12 +14,21 @@ import anyio.lowlevel
 import pytest
 
 from contexten.extensions.flow.clock import SystemClock
-from contexten.extensions.flow.execution.conductor import Conductor
-from contexten.extensions.flow.execution.leases import BEATS
+from contexten.extensions.flow.errors import StoreError
+from contexten.extensions.flow.execution import conductor as conductor_module
+from contexten.extensions.flow.execution import intake as intake_module
+from contexten.extensions.flow.execution import leases as leases_module
+from contexten.extensions.flow.execution.conductor import MAX_TAKE_BACKS, Conductor
+from contexten.extensions.flow.execution.leases import BEATS, Leases
+from contexten.extensions.flow.execution.run import RunExecution
 from contexten.extensions.flow.execution.share import YIELD_S
 from contexten.extensions.flow.service import FlowService
 from contexten.extensions.flow.settings import FlowSettings
+from contexten.extensions.flow.store import Store
+from contexten.extensions.flow.store.claims import take_over
+from contexten.extensions.flow.store.queue import claim
 from contexten.extensions.flow.store.servers import drivers_of
+from contexten.extensions.flow.store.servers import join as become_server
 
 pytestmark = pytest.mark.anyio
 
@@ -414,3 +425,142 @@ async def test_the_servers_that_live_are_told(join: Open) -> None:
     servers = (await first.service.scheduler()).servers
     assert [(server.holder, server.runs) for server in servers] == [("first", 0), ("second", 1)]
     assert "2 servers" in ((await first.service.agents()).note or "")
+
+
+async def test_nothing_is_claimed_before_this_process_is_a_server(
+    join: Open, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with FlowService(FlowSettings(database=database), agents=[Worker("work")], drive=False) as guest:
+        run_id = (await guest.execute_flow(workflow_def=HOLD)).run_id
+    owners: list[str] = []
+
+    def noted(tx: Any, **options: Any) -> Any:
+        owners.append(options["owner"])
+        return claim(tx, **options)
+
+    monkeypatch.setattr(intake_module, "claim", noted)
+    member = await join("first")
+    await until(lambda: member.worker.begun)
+    assert set(owners) == {member.id}
+    assert (await member.owner(run_id))[0] == member.id
+
+
+async def test_a_run_submitted_before_this_process_is_a_server_waits_until_it_is(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = Member(database, "first")
+    start = Leases.start
+
+    async def late(leases: Leases) -> None:
+        leases._conductor.intake._may_find = False  # as after a look that found the queue empty
+        await member.submit()
+        await start(leases)
+
+    monkeypatch.setattr(Leases, "start", late)
+    async with member.service:
+        await until(lambda: member.worker.begun)
+        assert await member.rows("SELECT owner, fence FROM runs") == [(member.id, 1)]
+        assert await member.rows("SELECT attempts, interruptions FROM tasks") == [(1, 0)]
+
+
+async def test_nobody_may_own_a_run(store: Store) -> None:
+    assert not await store.write(lambda tx: tx.may_own(""))
+    assert await store.write(partial(take_over, owner="", at=1.0)) == []
+    store.own_as("srv_lapsed")
+    assert not await store.write(lambda tx: tx.may_own(""))
+
+
+async def hopeless(first: Member, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A run that its server has tried to drive as often as it may, and has given back."""
+    monkeypatch.setattr(conductor_module, "TAKE_BACK_S", 0.0)
+    move_on = RunExecution._move_on
+
+    def defective(execution: RunExecution, draft: Any) -> None:
+        if execution.host is first.conductor:
+            raise RuntimeError("a defect")
+        move_on(execution, draft)
+
+    run_id = await first.submit()
+    await until(lambda: first.worker.begun)
+    monkeypatch.setattr(RunExecution, "_move_on", defective)
+    first.conductor.executions[run_id].poke()
+    with anyio.fail_after(10):
+        while (await first.owner(run_id))[0] is not None:
+            await anyio.lowlevel.checkpoint()
+    return run_id
+
+
+async def test_a_run_that_a_server_fails_to_drive_again_and_again_is_given_back_and_not_taken_again(
+    join: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = await join("first")
+    run_id = await hopeless(first, monkeypatch)
+    assert await first.owner(run_id) == (None, 1 + MAX_TAKE_BACKS)
+    assert [record.message for record in caplog.records if f"{run_id} was begun anew" in record.message]
+    await first.service.control(run_id, "cancel")  # not even for that: it would turn for ever
+    for _ in range(3):
+        await first.look(after=YIELD_S)
+    assert await first.owner(run_id) == (None, 1 + MAX_TAKE_BACKS)
+    assert first.conductor.executions == {}
+    assert first.conductor.roots == 0
+
+
+async def test_a_run_that_one_server_fails_to_drive_is_taken_by_another(
+    join: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await join("first"), await join("second")
+    run_id = await hopeless(first, monkeypatch)
+    await second.look()
+    assert (await second.owner(run_id))[0] == second.id
+    second.worker.opened.set()
+    assert await second.ends(run_id) == "completed"
+    assert (await second.service.verify()).ok
+
+
+async def test_a_server_that_stops_while_it_begins_anew_leaves_no_row(
+    join: Open, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases_module, "LOOK_S", 0.001)  # so short that its clock wakes it
+    first, second = Member(database, "first"), await join("second")
+    joining, may_join = Event(), Event()
+
+    def held_up(*arguments: Any, **options: Any) -> Any:
+        joining.set()
+        may_join.wait(10)
+        return become_server(*arguments, **options)
+
+    async with first.service:
+        monkeypatch.setattr(leases_module, "join", held_up)
+        await second.service._store.write(lambda tx: tx.execute("DELETE FROM servers WHERE server_id = ?", (first.id,)))
+        keeping = first.conductor._keeping
+        assert keeping is not None
+        first.clock.at += BEAT_S
+        await until(joining.is_set)
+        async with anyio.create_task_group() as group:
+            group.start_soon(first.service.__aexit__, None, None, None)
+            await until(keeping.done)
+            may_join.set()
+    assert await second.servers() == {second.id}
+
+
+async def test_a_server_that_began_anew_looks_at_the_queue_though_its_first_look_at_the_others_failed(
+    join: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, _ = await silent(join)
+    second.conductor.is_stopping = True  # it takes nothing
+    await first.submit()
+    settle = Leases._settle
+
+    async def failing(*_: Any) -> None:
+        raise StoreError("The disk failed.")
+
+    begun = first.worker.begun
+    monkeypatch.setattr(Leases, "_settle", failing)
+    with pytest.raises(StoreError):
+        await first.look()
+    monkeypatch.setattr(Leases, "_settle", settle)
+    await until(lambda: not first.conductor.intake.is_claiming)
+    first.conductor.intake._may_find = False
+    await first.look()
+    await until(lambda: first.worker.begun == begun + 1)
+    second.conductor.is_stopping = False

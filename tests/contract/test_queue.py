@@ -9,7 +9,8 @@ import pytest
 
 from contexten.extensions.flow.errors import InvalidArguments
 from contexten.extensions.flow.states import RunState
-from contexten.extensions.flow.store import ClaimedRun, Store
+from contexten.extensions.flow.store import ClaimedRun, Refused, Store
+from contexten.extensions.flow.store.claims import wake_due
 from contexten.extensions.flow.store.deadlines import miss_due
 from contexten.extensions.flow.store.flows import SaveFlow, create
 from contexten.extensions.flow.store.queue import Rules, claim, put_limits
@@ -17,7 +18,7 @@ from contexten.extensions.flow.store.requests import request
 from contexten.extensions.flow.store.retention import prune
 from contexten.extensions.flow.store.sql import SQL
 from contexten.extensions.flow.store.verify import verify
-from contexten.extensions.flow.strategies import Fifo
+from contexten.extensions.flow.strategies import Fifo, strategy_named
 
 from .conftest import DEFINITION, Hand
 
@@ -244,6 +245,53 @@ async def test_pruning_takes_a_run_s_dependencies_with_it(hand: Hand) -> None:
     assert await hand.count("dependencies") == 0
 
 
+async def test_a_key_of_another_order_than_the_queue_s_is_refused(hand: Hand) -> None:
+    await hand.submit(keys="fifo/300")  # the queue has no keys yet
+    await hand.store.write(lambda tx: tx.execute(SQL["put_setting"], ("queue_keys", "priority/300")))
+    for keys in ("fifo/300", "priority/60"):
+        with pytest.raises(Refused):
+            await hand.submit(keys=keys)
+    await hand.submit(keys="priority/300")
+    assert await hand.count("runs") == 2
+
+
+async def test_places_of_another_server_s_agents_are_not_taken_from_this_one_s(hand: Hand) -> None:
+    rules = Rules(
+        strategy=strategy_named("resource_aware", aging_interval_s=1), max_concurrent_flows=100, agents={"agent:a": 1}
+    )
+    for _ in range(3):
+        await hand.submit(demands='{"agent:a": 1}')
+
+    async def started(owner: str) -> int:
+        claimed = await hand.store.write(lambda tx: claim(tx, owner, 2.0, limit=100, rules=rules))
+        return len(claimed.runs)
+
+    assert [await started("srv_1"), await started("srv_2"), await started("srv_1")] == [1, 1, 0]
+
+
+async def test_what_is_due_is_looked_at_in_batches(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contexten.extensions.flow.store.deadlines.BATCH", 2)
+    monkeypatch.setattr("contexten.extensions.flow.store.claims.WAKE_BATCH", 2)
+    for _ in range(3):
+        await hand.submit(deadline=10.0, on_deadline="continue")
+    assert [await hand.store.write(lambda tx: miss_due(tx, 11.0)) for _ in range(3)] == [2, 1, 0]
+    for run in await hand.claim():
+        await hand.advance(run, to=RunState.WAITING, wake_at=5.0)
+    assert [await hand.store.write(lambda tx: wake_due(tx, 6.0)) for _ in range(3)] == [2, 1, 0]
+
+
+async def test_runs_kept_back_by_several_limits_are_found_by_each(hand: Hand) -> None:
+    names = ["one", "three", "two"]
+    for name in names:
+        await other_flow(hand.store, name)
+        await limit(hand.store, "flow", **{name: 1})
+        for _ in range(3):
+            await hand.submit(flow_id=name)
+    await hand.submit(dependencies=("run_1",))
+    assert len(await hand.claim()) == 3
+    assert [row[0] for row in await hand.store.rows(SQL["blocking_limits"])] == [f"flow:{name}" for name in names]
+
+
 async def test_the_plan_of_a_claim_steps_through_an_index(store: Store) -> None:
     async def plan(query: str, parameters: tuple[Any, ...]) -> str:
         return " ".join(str(row[3]) for row in await store.rows(f"EXPLAIN QUERY PLAN {SQL[query]}", parameters))
@@ -253,3 +301,19 @@ async def test_the_plan_of_a_claim_steps_through_an_index(store: Store) -> None:
     assert "runs_blocked" in await plan("unblock_first", ("flow:x", 1))
     assert "runs_flow_active" in await plan("flow_slots", ("x",))
     assert "dependencies_ended" in await plan("runs_with_ended_dependencies", (1,))
+    assert (await plan("blocking_limits", ())).count("COVERING INDEX runs_blocked (blocked>?)") == 2
+
+
+async def test_what_is_due_and_what_a_flow_took_is_read_in_the_order_of_an_index(store: Store) -> None:
+    for query, parameters, index in (
+        ("due_runs", (1.0, 1), "runs_wake"),
+        ("due_deadlines", (1.0, 1), "runs_deadline"),
+        ("next_wake", (), "runs_wake"),
+        ("next_wake", (), "runs_deadline"),
+        ("run_durations", ("x", 1), "runs_flow_ended (flow_id=? AND state=?)"),
+        ("task_durations", ("x", 1), "runs_flow_ended (flow_id=? AND state=?)"),
+    ):
+        rows = await store.rows(f"EXPLAIN QUERY PLAN {SQL[query]}", parameters)
+        steps = " ".join(str(row[3]) for row in rows)
+        assert index in steps
+        assert "TEMP B-TREE" not in steps

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from typing import Any
 
+import jsonpointer
 import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -186,6 +187,16 @@ def test_every_patch_removes_its_problem_and_brings_no_other(raw: dict[str, Any]
             after = Counter(found.code for found in check(apply_patch(raw, issue.patch), CATALOG).issues)
             assert after <= before
             assert after[issue.code] < before[issue.code]
+
+
+@settings(quick, max_examples=30)
+@given(broken_definitions)
+def test_the_patches_of_one_answer_apply_one_after_another_and_take_nothing_away(raw: dict[str, Any]) -> None:
+    whole = [operation for issue in check(raw, CATALOG).issues for operation in issue.patch or ()]
+    apply_patch(raw, whole)
+    for operation in whole:
+        if operation["op"] == "remove":
+            assert jsonpointer.resolve_pointer(raw, operation["path"]) in (None, "", [], {})
 
 
 @quick

@@ -9,6 +9,8 @@ import pytest
 
 from contexten.extensions.flow import FlowService, FlowSettings
 from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
+from contexten.extensions.flow.errors import AttemptError
+from contexten.extensions.flow.execution import caching
 
 if TYPE_CHECKING:
     from tests.unit.conftest import EndOf, FakeClock
@@ -114,3 +116,42 @@ async def test_of_two_equal_tasks_at_once_both_run(settings: FlowSettings, end_o
             assert (await end_of(flows, run.run_id)).state == "completed"
         assert (await flows.metrics()).tasks["cache_entries"] == 1
     assert counter.asked == 2
+
+
+async def test_an_output_that_does_not_fit_the_askers_schema_is_a_miss(settings: FlowSettings) -> None:
+    counter = Counter()
+    strict = flow()
+    strict["stages"][0]["tasks"][0]["output_schema"] = {"properties": {"number": {"minimum": 2}}}
+    async with FlowService(settings, agents=[counter]) as flows:
+        assert (await flows.run_flow(workflow_def=flow())).output == 1
+        assert (await flows.run_flow(workflow_def=strict)).output == 2
+        assert (await flows.run_flow(workflow_def=strict)).output == 2  # the newer output serves both
+        assert (await flows.run_flow(workflow_def=flow())).output == 2
+
+
+async def test_tasks_whose_parameters_are_written_otherwise_share_no_output(settings: FlowSettings) -> None:
+    counter = Counter()
+    async with FlowService(settings, agents=[counter]) as flows:
+        assert (await flows.run_flow(workflow_def=flow(size=1))).output == 1
+        assert (await flows.run_flow(workflow_def=flow(size=2))).output == 2
+        assert (await flows.run_flow(workflow_def=flow(size=1))).output == 1
+
+
+async def test_an_output_is_kept_under_the_key_that_was_looked_up(
+    settings: FlowSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Breaking(Counter):
+        async def run(self, task: TaskCall, context: AttemptContext) -> Any:
+            monkeypatch.setattr(caching, "_key", fail)  # what the key is made of is not there any more
+            return await super().run(task, context)
+
+    def fail(*_arguments: object) -> str:
+        raise AttemptError("gone", kind="invalid")
+
+    counter = Breaking()
+    async with FlowService(settings, agents=[counter]) as flows:
+        with anyio.fail_after(10):
+            assert (await flows.run_flow(workflow_def=flow())).state == "completed"
+        monkeypatch.undo()
+        assert (await flows.run_flow(workflow_def=flow())).output == 1
+    assert counter.asked == 1

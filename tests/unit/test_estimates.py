@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -79,3 +81,40 @@ async def test_history_counts_by_version_once_there_is_enough_of_it(
     assert why.estimate is not None
     assert (why.estimate.p50_s, why.estimate.samples, why.estimate.source) == (20.0, 3, "version")
     assert (why.slowest or [])[0].task == "long"
+
+
+async def test_a_run_again_has_an_estimate_as_a_new_one_has(
+    settings: FlowSettings, clock: FakeClock, end_of: EndOf
+) -> None:
+    one = {"stages": [{"name": "only", "tasks": [{"name": "one"}]}]}
+    async with FlowService(settings, clock=clock) as flows:
+        flow_id = (await flows.create_flow(workflow_def=one)).flow_id
+        run = await end_of(flows, (await flows.execute_flow(flow_id=flow_id)).run_id)
+    async with FlowService(settings, drive=False, clock=clock) as flows:
+        await flows.set_strategy("deadline_aware")
+        again = await flows.control(run.run_id, "rerun_from", task="one")
+        new = await flows.execute_flow(flow_id=flow_id)
+    with closing(sqlite3.connect(settings.database)) as connection:
+        found = dict(connection.execute("SELECT run_id, estimate_s FROM runs"))
+    assert found[again.run_id] is not None
+    assert found[again.run_id] == found[new.run_id]
+
+
+async def test_a_forecast_counts_what_holds_a_slot_and_not_what_waits_for_a_time(
+    settings: FlowSettings, clock: FakeClock, end_of: EndOf
+) -> None:
+    one_slot = settings.model_copy(update={"max_concurrent_flows": 1})
+    async with FlowService(one_slot, clock=clock) as flows:
+        flow_id = (await flows.create_flow(workflow_def=FLOW)).flow_id
+        ids = [(await flows.execute_flow(flow_id=flow_id)).run_id for _ in range(5)]
+        for run_id in ids:
+            with anyio.fail_after(10):
+                while (await flows.get_run(run_id)).state != "waiting":
+                    await flows.wait(run_id, until="change", timeout_s=5)
+        await clock.advance(8)
+        for run_id in ids:
+            await end_of(flows, run_id)
+        forecast = (await flows.set_strategy("fifo", dry_run=True)).forecast
+    assert forecast is not None
+    assert forecast.from_history == 5
+    assert forecast.strategies[0].makespan_s < 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -12,6 +13,7 @@ from contexten.extensions.flow import FlowExecutor, FlowService, FlowSettings
 from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
 from contexten.extensions.flow.errors import AttemptError
 from contexten.extensions.flow.recovery.context import RecoveryContext
+from contexten.extensions.flow.settings import SecretGrant
 from contexten.extensions.flow.views import EventView
 
 if TYPE_CHECKING:
@@ -356,3 +358,31 @@ async def test_each_item_of_a_for_each_recovers_by_itself(settings: FlowSettings
     assert run.output == {"each": [0, 1, 2]}
     assert seen == [1]
     assert limits == {0: [None], 1: [None, 9], 2: [None]}
+
+
+async def test_a_secret_that_recovery_code_raises_reaches_no_log(
+    settings: FlowSettings, end_of: EndOf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    value = "a-value-that-nobody-may-see"
+    monkeypatch.setenv("TOK", value)
+
+    class Leaky(Worker):
+        async def reinitialize(self) -> None:
+            raise RuntimeError(f"cannot sign in with {value}")
+
+    def strategy(context: RecoveryContext) -> None:
+        raise RuntimeError(f"no plan for {value}")
+
+    settings = settings.model_copy(update={"secrets": (SecretGrant(name="TOK"),)})
+    agent = Leaky("leaky", RuntimeError("broken"), AttemptError("slow", kind="network"))
+    executor = FlowExecutor(retry_delay=0, recovery_strategies={"network": strategy})
+    caplog.set_level(logging.DEBUG)
+    async with FlowService(settings, agents=[agent], executor=executor) as flows:
+        run = await end_of(flows, (await flows.execute_flow(workflow_def=flow(work(retry={"delay_s": 0})))).run_id)
+    assert run.state == "completed"
+    told = [record.getMessage() for record in caplog.records]
+    assert any("cannot sign in with [secret:TOK]" in line for line in told)
+    assert any("no plan for [secret:TOK]" in line for line in told)
+    formatter = logging.Formatter()
+    assert not any(value in formatter.format(record) for record in caplog.records)
+    assert not any(value in str(vars(record)) for record in caplog.records)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from contexten.extensions.flow import FlowService, FlowSettings, SchedulingStrategy
@@ -11,7 +13,7 @@ from contexten.extensions.flow.actor import Actor
 from contexten.extensions.flow.errors import InvalidArguments
 
 if TYPE_CHECKING:
-    from tests.unit.conftest import EndOf
+    from tests.unit.conftest import EndOf, FakeClock
 
 pytestmark = pytest.mark.anyio
 
@@ -97,3 +99,107 @@ async def test_what_is_missing_or_unknown_is_refused_and_changes_nothing(setting
         assert await flows.events() == []
         assert (await flows.scheduler()).strategy == "fifo"
     assert caught.value.issues[0].expected == [str(name) for name in SchedulingStrategy]
+
+
+async def until(answer: Callable[[], Awaitable[bool]]) -> None:
+    """Look until another process's entries were heard."""
+    with anyio.fail_after(10):
+        while not await answer():
+            await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("is_again", [False, True])
+async def test_a_run_submitted_beside_a_change_of_the_strategy_gets_its_key(
+    settings: FlowSettings, clock: FakeClock, is_again: bool
+) -> None:
+    async with FlowService(
+        settings, drive=False, clock=clock
+    ) as flows:  # which hears of nothing: its time stands still
+        first = (await queue(flows, 3))[0]
+        if is_again:
+            await flows.control(first, "cancel")
+        async with FlowService(settings, drive=False, clock=clock) as other:
+            await other.set_strategy("priority")
+            (late,) = await queue(other, 2)
+            if is_again:
+                again = (await flows.control(first, "retry")).run_id
+                assert (await other.scheduler()).next_runs == [late, again]
+            else:
+                (urgent,) = await queue(flows, 0)
+                assert (await other.scheduler()).next_runs == [urgent, late, first]
+        assert (await flows.scheduler()).strategy == "priority"
+
+
+async def test_a_changed_aging_interval_orders_what_is_queued_at_the_next_start(
+    settings: FlowSettings, clock: FakeClock, end_of: EndOf
+) -> None:
+    settings = settings.model_copy(update={"strategy": "priority", "max_concurrent_flows": 1})
+    async with FlowService(settings, drive=False, clock=clock) as flows:
+        await flows.set_strategy("priority")
+        (old,) = await queue(flows, 3)
+        clock.wall += 100
+        (new,) = await queue(flows, 0)
+        assert (await flows.scheduler()).next_runs == [new, old]
+    async with FlowService(settings.model_copy(update={"aging_interval_s": 1.0})) as flows:
+        ends = [await end_of(flows, run_id) for run_id in (old, new)]
+    assert (ends[0].started_at or "") < (ends[1].started_at or "")
+
+
+async def test_a_second_server_goes_by_what_is_in_force(settings: FlowSettings) -> None:
+    async def state(flows: FlowService) -> tuple[str, int]:
+        view = await flows.scheduler()
+        return view.strategy, view.max_concurrent_flows
+
+    other = settings.model_copy(update={"strategy": "priority", "max_concurrent_flows": 7, "aging_interval_s": 9.0})
+    async with (
+        FlowService(settings) as first,
+        FlowService(other) as second,
+        FlowService(other, drive=False) as asking,
+    ):
+        assert [await state(flows) for flows in (first, second, asking)] == [("fifo", 100)] * 3
+        assert not [event for event in await first.events() if event.type == "scheduler.changed"]
+        await second.set_strategy("deadline_aware", max_concurrent_flows=5)
+
+        async def has_heard() -> bool:
+            return await state(first) == ("deadline_aware", 5)
+
+        await until(has_heard)
+        await second.set_strategy("fifo")
+    async with FlowService(other) as alone:  # both were chosen, and go before the settings
+        assert await state(alone) == ("fifo", 5)
+
+
+async def test_settings_hold_again_where_no_server_lives_and_others_hear_of_it(settings: FlowSettings) -> None:
+    async with FlowService(settings):
+        pass
+    async with FlowService(settings, drive=False) as asking:
+        assert (await asking.scheduler()).max_concurrent_flows == 100
+        async with FlowService(settings.model_copy(update={"max_concurrent_flows": 7})):
+
+            async def has_heard() -> bool:
+                return (await asking.scheduler()).max_concurrent_flows == 7
+
+            await until(has_heard)
+            changes = [event.details for event in await asking.events() if event.type == "scheduler.changed"]
+    assert changes == [{"strategy": "fifo", "max_concurrent_flows": 7}]
+
+
+async def test_limits_of_a_server_s_settings_reach_those_that_run(settings: FlowSettings) -> None:
+    needs = {"stages": [{"name": "s", "tasks": [{"name": "t", "resources": {"gpu": 2}}]}]}
+    async with FlowService(settings.model_copy(update={"pools": {"gpu": 1.0}})) as first:
+        with pytest.raises(InvalidArguments, match="it has 1"):
+            await first.execute_flow(workflow_def=needs)
+        async with FlowService(settings.model_copy(update={"pools": {"gpu": 2.0}})):
+
+            async def has_heard() -> bool:
+                try:
+                    await first.execute_flow(workflow_def=needs)
+                except InvalidArguments:
+                    return False
+                return True
+
+            await until(has_heard)
+        async with FlowService(settings.model_copy(update={"pools": {"gpu": 2.0}})):
+            pass
+        changes = [event.details for event in await first.events() if event.type == "scheduler.changed"]
+    assert changes == [{"limits": {"pool": {"gpu": size}}} for size in (1.0, 2.0)]

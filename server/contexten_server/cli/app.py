@@ -15,11 +15,14 @@ from contexten_server.cli.logs import logs
 from contexten_server.cli.run import run
 from contexten_server.cli.serve import serve
 from contexten_server.cli.simulate import simulate
+from contexten_server.cli.strategy import strategy
+from contexten_server.cli.usage_errors import Commands
 from contexten_server.cli.validate import validate
 from contexten_server.cli.verify import verify
 
 app = typer.Typer(
     name="contexten-flow",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -51,6 +54,7 @@ app.command("list")(list_)
 app.command()(status)
 app.command()(logs)
 app.command()(cancel)
+app.command()(strategy)
 app.command()(simulate)
 app.command()(verify)
 app.command()(doctor)

@@ -8,7 +8,7 @@ import shutil
 import socket
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,8 +47,7 @@ async def examine(db: Path | None, host: str, port: int) -> list[Finding]:
     except UsageProblem as error:
         return [*findings, *_variables(), _wrong_settings(error)]
     findings += _sources()
-    findings += _database(settings)
-    findings += await _service(settings)
+    findings += _one_verdict([*_database(settings), *await _service(settings)])
     findings += _secrets(settings)
     findings += await _authentication(settings)
     findings.append(_port(host, port))
@@ -137,6 +136,16 @@ def _database(settings: FlowSettings) -> Iterator[Finding]:
         found=f"{free / 1e9:.1f} GB free",
         advice="" if free > _LITTLE_SPACE else "what is acknowledged stays safe on a full disk, but work stops",
     )
+
+
+def _one_verdict(findings: list[Finding]) -> list[Finding]:
+    """The findings, the database's place being part of the first problem with it, where there is one."""
+    place = next(finding for finding in findings if finding.check == "database")
+    problem = next((f for f in findings if f.check == "database" and f.level == "problem"), None)
+    if problem is None:
+        return findings
+    merged = replace(problem, found=f"{place.found}: {problem.found}")
+    return [merged if finding is place else finding for finding in findings if finding is not problem]
 
 
 async def _service(settings: FlowSettings) -> list[Finding]:

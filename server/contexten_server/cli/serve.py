@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -42,13 +43,22 @@ def serve(
     ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Offer only the tools that change nothing.")] = False,
     toolsets: Annotated[str, typer.Option(metavar="NAME,...", help="The sets of tools to offer.")] = "default",
+    strategy: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Order the queue so, from now on. [default: as the database remembers]"),
+    ] = None,
+    max_concurrent_flows: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Runs under way at once, from now on. [default: as the database remembers]"),
+    ] = None,
 ) -> None:
     """Serve MCP. Standard output carries MCP only; logs go to standard error.
 
     Exit codes: 0 stopped by its client or by a signal, 1 failed, 2 wrong usage, 3 database not usable.
     """
     screen = Screen()
-    end(screen, lambda: _serve(transport, host, port, db, log_level, toolsets, read_only=read_only))
+    work = partial(_serve, transport, host, port, db, log_level, toolsets, read_only=read_only)
+    end(screen, partial(work, strategy=strategy, max_concurrent_flows=max_concurrent_flows))
 
 
 def _serve(
@@ -60,6 +70,8 @@ def _serve(
     toolsets: str,
     *,
     read_only: bool,
+    strategy: str | None,
+    max_concurrent_flows: int | None,
 ) -> int:
     from contexten.extensions.flow.settings import settings_files
     from contexten_server import run_server
@@ -69,4 +81,21 @@ def _serve(
     if settings.log_level in ("DEBUG", "INFO"):
         tell_operator(f"settings from {files_text(settings_files())}, the environment and flags")
     names = tuple(name.strip() for name in toolsets.split(",") if name.strip())
-    return run_server(settings, transport=transport.value, host=host, port=port, read_only=read_only, toolsets=names)
+    if strategy is not None:
+        from contexten.extensions.flow.strategies import strategy_named
+
+        strategy_named(strategy, aging_interval_s=settings.aging_interval_s)  # a typo is told before anything starts
+    if max_concurrent_flows is not None:
+        from contexten.extensions.flow.scheduling import check_limit
+
+        check_limit(max_concurrent_flows)
+    return run_server(
+        settings,
+        transport=transport.value,
+        host=host,
+        port=port,
+        read_only=read_only,
+        toolsets=names,
+        strategy=strategy,
+        max_concurrent_flows=max_concurrent_flows,
+    )

@@ -17,10 +17,16 @@ from contexten_server.cli.screen import Screen, duration_text, plain_table
 if TYPE_CHECKING:
     from contexten.extensions.flow.views import StrategyForecast
 
+_MOST_SLOTS = 100_000
+"""Of the library's limit."""
+
 
 def simulate(
     slots: Annotated[
-        int | None, typer.Option("--slots", metavar="N", help="Replay in so many slots instead of the database's.")
+        int | None,
+        typer.Option(
+            "--slots", metavar="N", min=1, max=_MOST_SLOTS, help="Replay in so many slots instead of the database's."
+        ),
     ] = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw the waits of each strategy (extra `plot`).")
@@ -47,16 +53,17 @@ async def _simulate(screen: Screen, db: Path | None, *, slots: int | None, plot:
     if screen.as_json:
         screen.data(found.data())
         return Exit.OK
-    if not found.runs:
-        screen.note("nothing to replay: no run has started, and none is queued")
-        return Exit.OK
-    _show(screen, found)
-    if plot is not None:
+    show_comparison(screen, found)
+    if plot is not None and found.runs:
         screen.note(f"drawn: {plot}")
     return Exit.OK
 
 
-def _show(screen: Screen, found: StrategyForecast) -> None:
+def show_comparison(screen: Screen, found: StrategyForecast) -> None:
+    """Every strategy side by side for people, with what was replayed and what is recommended."""
+    if not found.runs:
+        screen.note("nothing to replay: no run has started, and none is queued")
+        return
     table = plain_table(
         "strategy", "mean wait", "95th", "most urgent", "longest", "over 1 h", "missed", "makespan", "slots used"
     )

@@ -42,10 +42,7 @@ def test_a_bad_key_is_refused_at_its_place(task: Any, codes: list[str], path: st
 
 @pytest.mark.parametrize(
     ("task", "code"),
-    [
-        ({"type": "wait", "parameters": {"seconds": 1}, "cache": {"key": "x", "ttl_s": 1}}, "unused_field"),
-        ({**GET, "cache": {"key": "{{ inputs.id }}", "ttl": 1}}, "unknown_field"),
-    ],
+    [({**GET, "cache": {"key": "{{ inputs.id }}", "ttl": 1}}, "unknown_field")],
 )
 def test_a_plain_mistake_comes_with_its_mend(task: Any, code: str, catalog: Catalog) -> None:
     raw = flow({"name": "t", **task})

@@ -287,7 +287,6 @@ def test_a_repeated_name_is_made_unique(catalog: Catalog) -> None:
     ("task", "code", "suggestion"),
     [
         ({"depends_on": ["fetsh"]}, "unknown_task", "fetch"),
-        ({"depends_on": ["stage:mian"]}, "unknown_stage", None),
         ({"parameters": {"x": "{{ tasks.fetsh.output }}"}}, "unknown_task", "fetch"),
         ({"when": "tasks.fetsh.state == 'completed'"}, "unknown_task", "fetch"),
         ({"parameters": {"x": "{{ tasks.fetch.outputs.y }}"}}, "invalid_expression", "tasks.fetch.output"),

@@ -92,7 +92,9 @@ def test_what_is_wrong_is_told_with_its_mend(raw: Any, code: str, path: str, cat
     if code == "unknown_tool":
         return  # the tool's parameters are missing as well
     assert only(report) == issue
-    assert issue.patch is not None
+    if issue.patch is None:  # what is meant is a guess, or lost by a removal
+        assert code in ("unused_field", "cycle") or path.endswith("/on_failure")
+        return
     assert check(apply_patch(raw, issue.patch), catalog).issues == ()
 
 

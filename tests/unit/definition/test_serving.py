@@ -137,7 +137,7 @@ def test_a_sub_flow_is_looked_up_and_its_inputs_are_checked(catalog: Catalog) ->
     assert codes(check(flow(start("child", inputs={"city": 5})), catalog)) == [
         ("invalid_inputs", "/parameters/inputs/city")
     ]
-    assert codes(check(flow(start("child")), catalog)) == [("invalid_inputs", "/parameters/inputs")]
+    assert codes(check(flow(start("child")), catalog)) == [("invalid_inputs", "/parameters")]
     report = check(flow(start("child", inputs={"city": "{{ inputs.c }}", "citty": 1})), catalog)
     assert codes(report) == [("invalid_inputs", "/parameters/inputs")]
 

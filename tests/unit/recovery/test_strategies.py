@@ -75,6 +75,11 @@ async def test_the_only_agent_is_reinitialised(recovered: Any, host: Any) -> Non
     assert host.asked == ["reinitialize a"]
 
 
+async def test_a_programs_exit_code_is_no_reason_to_begin_anew(recovered: Any, host: Any) -> None:
+    recovery = await recovered("agent_failure", details={"exit_code": 1})
+    assert (recovery.steps, recovery.delay_s, host.asked) == ((), 1.0, [])
+
+
 async def test_an_agent_that_cannot_be_reinitialised_tries_again_all_the_same(recovered: Any, host: Any) -> None:
     host.error = RuntimeError("no")
     recovery = await recovered("agent_failure")

@@ -44,6 +44,8 @@ from .watching import Watchers
 
 logger = logging.getLogger(__name__)
 
+_RESCHEDULING = frozenset({"scheduler.changed", "server.started"})  # the first server puts its settings in force
+
 
 class Core:
     """Opens the database and drives its runs. `async with` owns it."""
@@ -131,10 +133,13 @@ class Core:
             limits=self._limits,
             clock=self.clock,
         )
-        obstacles = Obstacles(self._store, self._answers, self.registry, self._scheduling, self._forecast)
-        self._explainer = RunExplainer(self._answers, self.registry, obstacles, Postmortem(self._store), self._holds)
+        obstacles = Obstacles(self._store, self._answers, self.registry, self._scheduling, self._forecast, self._owner)
+        postmortem = Postmortem(self._store, lambda: self._rules.retry)
+        self._explainer = RunExplainer(self._answers, self.registry, obstacles, postmortem, self._holds)
         self._stack = AsyncExitStack()
         self._is_open = False
+        self._must_recall = False
+        """Whether another process changed the strategy or the limits and that was not read yet."""
 
     # Opening and closing
     async def __aenter__(self) -> Self:
@@ -152,7 +157,7 @@ class Core:
             stack.push_async_callback(_shielded, self._stop)
             if self._drives:
                 await self._scheduling.settle_limits()
-                await self._scheduling.settle_queue()
+                await self._scheduling.settle()
                 await self._drive(group)
                 stack.callback(
                     group.create_task(
@@ -228,20 +233,26 @@ class Core:
     def _holds(self, run_id: str) -> dict[str, str]:
         return self._conductor.holds(run_id) if self._conductor is not None else {}
 
+    def _owner(self) -> str | None:
+        return self._conductor.owner if self._conductor is not None else None
+
     def _note(self) -> str | None:
         if self._conductor is None and not drivers_of(self._store.path):
             return "no server runs on this database; the run goes on when one starts"
         return None
 
     async def _heed(self, events: list[Event]) -> None:
-        """Another process wrote these entries: forget what they make untrue."""
+        """Another process wrote these entries: forget what they make untrue. Raises StoreError where it is to be called
+        again."""
         for event in events:
             if event.type == "flow.updated" and event.flow_id is not None:
                 self._flows.forget(event.flow_id)
             elif event.type == "flow.pruned" and event.flow_id is not None:
                 self._forget([event.flow_id])
-        if any(event.type == "scheduler.changed" for event in events):
+        self._must_recall |= any(event.type in _RESCHEDULING for event in events)
+        if self._must_recall:
             await self._scheduling.recall()
+            self._must_recall = False
             self._look_again()
 
     def _look_again(self) -> None:

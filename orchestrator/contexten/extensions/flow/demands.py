@@ -9,7 +9,26 @@ from .agents.registry import AgentRegistry
 from .definition import Plan, TaskNode
 from .errors import InvalidArguments, Issue
 from .nearest import nearest_name
-from .planview import ancestors
+from .planview import predecessors
+
+PLANS_KEPT = 256
+
+
+class Demands:
+    """What runs of plans hold, worked out once for each plan and set of agents."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[Plan, int, dict[str, float], dict[str, float]]] = {}
+
+    def of(self, plan: Plan, registry: AgentRegistry) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        """Of pools, and of agents' places."""
+        kept = self._kept.get(id(plan))
+        if kept is None or kept[0] is not plan or kept[1] != registry.generation:
+            if len(self._kept) >= PLANS_KEPT:
+                self._kept.clear()
+            kept = plan, registry.generation, pool_demands(plan), agent_demands(plan, registry)
+            self._kept[id(plan)] = kept
+        return kept[2], kept[3]
 
 
 def pool_demands(plan: Plan) -> dict[str, float]:
@@ -31,27 +50,43 @@ def _peaks(plan: Plan, needs: Mapping[str, Mapping[str, float]]) -> dict[str, fl
     """For each pool an upper bound of what tasks that may run at the same time need together.
 
     Tasks that may all run at once are pairwise unordered. So what the tasks unordered with one task need together, its
-    own need included, bounds every such set that holds it; the largest of these bounds is the answer.
+    own need included, bounds every such set that holds it; the largest of these bounds is the answer. Sets of tasks are
+    the bits of a number, and tasks of equal need are counted together.
     """
     if not needs:
         return {}
-    before = ancestors(plan)
-
-    def may_meet(one: str, other: str) -> bool:
-        if one not in before or other not in before:  # on_failure tasks run one by one, when all others have ended
-            return False
-        return other not in before[one] and one not in before[other]
-
+    bits = {name: 1 << place for place, name in enumerate(plan.order)}
+    ordered = _ordered(plan, bits)
+    groups: dict[str, dict[float, int]] = {}
     peaks: dict[str, float] = {}
-    for name in needs:
-        together: dict[str, float] = {}
-        for other, amounts in needs.items():
-            if other == name or may_meet(name, other):
-                for pool, amount in amounts.items():
-                    together[pool] = together.get(pool, 0.0) + amount * _width(plan.tasks[other])
+    for name, amounts in needs.items():
+        for pool, amount in amounts.items():
+            need = amount * _width(plan.tasks[name])
+            if name in bits:
+                alike = groups.setdefault(pool, {})
+                alike[need] = alike.get(need, 0) | bits[name]
+            else:  # on_failure tasks run one by one, when all others have ended
+                peaks[pool] = max(peaks.get(pool, 0.0), need)
+    for name in needs.keys() & bits.keys():
         for pool in needs[name]:
-            peaks[pool] = max(peaks.get(pool, 0.0), together[pool])
+            together = sum(need * (mask & ~ordered[name]).bit_count() for need, mask in groups[pool].items())
+            peaks[pool] = max(peaks.get(pool, 0.0), together)
     return peaks
+
+
+def _ordered(plan: Plan, bits: Mapping[str, int]) -> dict[str, int]:
+    """For each task of a stage those that always run before or after it."""
+    direct = predecessors(plan)
+    before: dict[str, int] = {}
+    after = dict.fromkeys(plan.order, 0)
+    for name in plan.order:
+        before[name] = 0
+        for other in direct[name]:
+            before[name] |= bits[other] | before[other]
+    for name in reversed(plan.order):
+        for other in direct[name]:
+            after[other] |= bits[name] | after[name]
+    return {name: before[name] | after[name] for name in plan.order}
 
 
 def _width(node: TaskNode) -> int:

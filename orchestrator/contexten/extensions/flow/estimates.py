@@ -63,26 +63,32 @@ class Estimates:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._kept: dict[tuple[str, int], tuple[float, Estimate]] = {}
+        self._kept: dict[tuple[str, int], tuple[float, Estimate, Estimate]] = {}
 
     async def of_run(self, flow_id: str, version: int, plan: Plan) -> Estimate:
-        """How long a run of that version takes, from its start. Raises StoreError."""
+        """How long a run of that version takes from its start to its end, less time paused. Raises StoreError."""
+        return (await self._look(flow_id, version, plan))[1]
+
+    async def of_slot(self, flow_id: str, version: int, plan: Plan) -> Estimate:
+        """How long such a run holds a slot: what it waits for a time is not counted. Raises StoreError."""
+        return (await self._look(flow_id, version, plan))[2]
+
+    async def _look(self, flow_id: str, version: int, plan: Plan) -> tuple[float, Estimate, Estimate]:
         now = self._clock.monotonic()
         kept = self._kept.get((flow_id, version))
         if kept is not None and now - kept[0] < KEPT_S:
-            return kept[1]
+            return kept
         rows = await self._store.rows(SQL["run_durations"], (flow_id, RUNS))
-        own = [row[1] for row in rows if row[0] == version]
-        if len(own) >= ENOUGH:
-            estimate = of_durations(own, "version")
-        elif rows:
-            estimate = of_durations((row[1] for row in rows), "flow")
+        own = [row for row in rows if row[0] == version]
+        basis, source = (own, "version") if len(own) >= ENOUGH else (rows, "flow")
+        if basis:
+            run, slot = (of_durations((row[column] for row in basis), source) for column in (1, 2))
         else:
-            estimate = guess(plan)
+            run = slot = guess(plan)
         if len(self._kept) >= KEPT:
             self._kept.clear()
-        self._kept[flow_id, version] = (now, estimate)
-        return estimate
+        found = self._kept[flow_id, version] = (now, run, slot)
+        return found
 
     async def of_tasks(self, flow_id: str, plan: Plan) -> dict[str, Estimate]:
         """How long each task of a flow takes, all its attempts together. Raises StoreError."""

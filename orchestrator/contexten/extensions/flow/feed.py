@@ -1,4 +1,7 @@
-"""What was committed, by this process and by others, told to who must know: once, and in order."""
+"""What was committed, by this process and by others, told to who must know: once, and in order.
+
+What this process writes is told at its commit, also while older entries of others are not read yet.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,8 @@ class Feed:
         watchers: Watchers,
         on_foreign: Callable[[list[Event]], Awaitable[None]],
     ) -> None:
-        """`on_foreign` hears of other processes' entries before they are announced."""
+        """`on_foreign` hears of other processes' entries before they are announced. Where it raises they are announced
+        all the same, and it is called again, with what is new since, until it does not."""
         self._store = store
         self._clock = clock
         self._answers = answers
@@ -43,6 +47,10 @@ class Feed:
         """The place in the journal up to which everything was announced."""
         self._own: list[tuple[int, int]] = []
         """Entries after it that this process wrote, and announced."""
+        self._held: list[Committed] | None = None
+        """What this process committed while others' entries, read before, are about to be announced."""
+        self._is_due = False
+        """Whether `on_foreign` raised and must be called again."""
 
     async def begin(self) -> None:
         """What is in the journal now is not news."""
@@ -51,14 +59,18 @@ class Feed:
 
     def committed(self, committed: Committed) -> None:
         """This process committed a group."""
-        if not committed.events:
+        if self._held is not None:
+            self._held.append(committed)
             return
-        first, last = committed.events[0].seq, committed.events[-1].seq
+        events = [event for event in committed.events if event.seq > self._seen]  # `look` may have read them before
+        if not events:
+            return
+        first, last = events[0].seq, events[-1].seq
         if first == self._seen + 1:
             self._seen = last
         else:  # another process wrote between: `look` reads that, and passes over ours
             self._own.append((first, last))
-        self._announce(committed.events)
+        self._announce(events)
 
     async def follow(self) -> None:
         """Hear what other processes write, until cancelled."""
@@ -68,8 +80,12 @@ class Feed:
                 await self._look()
             except FlowError as error:
                 logger.warning("the journal could not be read: %s", error)
+            except Exception:
+                logger.exception("the journal could not be followed and will be looked at again")
 
     async def _look(self) -> None:
+        if self._is_due:
+            await self._heed([])
         last = await self._store.row(SQL["last_event"])
         if last is None or int(last[0]) <= self._seen:
             return
@@ -82,15 +98,38 @@ class Feed:
     async def _hear(self, events: list[Event]) -> None:
         if not events:
             return
-        self._seen = max(self._seen, events[-1].seq)
-        own, self._own = self._own, [pair for pair in self._own if pair[1] > self._seen]
-        events = [event for event in events if not any(first <= event.seq <= last for first, last in own)]
-        await self._on_foreign(events)
-        self._announce(events)
+        foreign = [event for event in events if not any(first <= event.seq <= last for first, last in self._own)]
+        self._held = []
+        try:
+            await self._heed(foreign)
+        finally:
+            self._announce(foreign)
+            self._seen = events[-1].seq
+            self._own = [pair for pair in self._own if pair[1] > self._seen]
+            held, self._held = self._held, None
+            for committed in held:
+                self.committed(committed)
+
+    async def _heed(self, foreign: list[Event]) -> None:
+        try:
+            await self._on_foreign(foreign)
+        except Exception:
+            if not self._is_due:  # else it was said
+                logger.exception("what other processes changed could not be taken in yet and will be tried again")
+            self._is_due = True
+        else:
+            self._is_due = False
 
     def _announce(self, events: list[Event]) -> None:
-        if self.conductor is not None:
+        conductor = self.conductor
+        if conductor is not None:
             for event in events:
-                self.conductor.heard(event)
-            self.conductor.after_commit()
+                try:
+                    conductor.heard(event)
+                except Exception:  # one entry must not keep the others from being heard
+                    logger.exception("the journal's entry %d (%s) could not be heard", event.seq, event.type)
+            try:
+                conductor.after_commit()
+            except Exception:
+                logger.exception("the queue could not be looked at")
         self._watchers.announce(changes_of(events, self._answers.cursor))

@@ -118,24 +118,27 @@ class Flows:
     ) -> tuple[FlowSaved, SavedFlow]:
         """Check a definition and save it. Raises InvalidDefinition, InvalidArguments, FlowExists."""
         report, definition = await self.check(raw, name=name, description=description, flow_id=flow_id)
-        content = definition.as_dict()
-        digest = _digest(content)
+        title = name or definition.name
+        digest = _digest(definition, title)
         if flow_id is not None and not is_flow_id(flow_id):
             raise _bad_flow_id(flow_id)
-        the_id = flow_id or definition.id or f"{make_flow_id(definition.name or 'flow')[:100]}-{digest[:8]}"
+        the_id = flow_id or definition.id or f"{make_flow_id(title or 'flow')[:100]}-{digest[:8]}"
         version, existing = 0, False
         if not validate_only:
             version, existing = await self._store.write(
-                partial(_create, self._save(the_id, definition, content, digest, actor, listed=listed))
+                partial(_create, self._save(the_id, title, definition, digest, actor, listed=listed))
             )
-        saved = self._saved(the_id, version, report, existing=existing, validate_only=validate_only)
+        saved = self._saved(the_id, title, version, report, existing=existing, validate_only=validate_only)
         assert report.plan is not None  # noqa: S101 - a valid definition has a plan
         return saved, SavedFlow(flow_id=the_id, version=version, name=saved.name, plan=report.plan)
 
     async def update(
         self, flow_id: str, *, raw: object | None, patch: list[dict[str, Any]] | None, actor: Actor
     ) -> tuple[FlowSaved, SavedFlow]:
-        """Save a flow's next version, whole or patched. Raises FlowNotFound, InvalidArguments, InvalidDefinition."""
+        """Save a flow's next version, whole or patched. Raises FlowNotFound, InvalidArguments, InvalidDefinition.
+
+        The flow keeps its name unless the name in its definition changes: it may have been created under another one.
+        """
         if (raw is None) == (patch is None):
             raise InvalidArguments(
                 "update_flow takes either workflow_def or patch.",
@@ -145,14 +148,15 @@ class Flows:
         expected = current.version if patch is not None else None
         if patch is not None:
             raw = apply_patch(current.definition or {}, patch)
-        report, definition = await self.check(raw, name=None, description=None, flow_id=flow_id, fallback=current.name)
-        content = definition.as_dict()
-        save = self._save(flow_id, definition, content, _digest(content), actor, listed=True)
+        before = (current.definition or {}).get("name")
+        report, definition = await self.check(raw, name=before, flow_id=flow_id)
+        title = definition.name if definition.name != before else before and current.name
+        save = self._save(flow_id, title, definition, _digest(definition, title), actor, listed=True)
         version, existing = await self._store.write(partial(_update, save, expected))
         self.forget(flow_id)
         assert report.plan is not None  # noqa: S101 - a valid definition has a plan
         return (
-            self._saved(flow_id, version, report, existing=existing),
+            self._saved(flow_id, title, version, report, existing=existing),
             SavedFlow(flow_id=flow_id, version=version, name=save.name, plan=report.plan),
         )
 
@@ -163,9 +167,11 @@ class Flows:
         name: str | None = None,
         description: str | None = None,
         flow_id: str | None = None,
-        fallback: str | None = None,
     ) -> tuple[CheckReport, WorkflowDefinition]:
-        """Check a definition; `name` and `description` replace its own. Raises InvalidDefinition with all problems."""
+        """Check a definition; `name` is for one without a name, `description` replaces its own.
+
+        Raises InvalidDefinition with all problems.
+        """
         if isinstance(raw, WorkflowDefinition):
             raw = raw.as_dict()
         if isinstance(raw, str | bytes):
@@ -173,10 +179,8 @@ class Flows:
                 raw = load_json(raw)
         if isinstance(raw, Mapping):
             raw = dict(raw)
-            if name is not None:
+            if name is not None and raw.get("name") is None:
                 raw["name"] = name
-            elif raw.get("name") is None and fallback is not None:
-                raw["name"] = fallback
             if description is not None:
                 raw["description"] = description
         catalog = await self._catalog(raw)
@@ -214,8 +218,8 @@ class Flows:
     def _save(
         self,
         flow_id: str,
+        title: str | None,
         definition: WorkflowDefinition,
-        content: dict[str, Any],
         digest: str,
         actor: Actor,
         *,
@@ -223,24 +227,30 @@ class Flows:
     ) -> changes.SaveFlow:
         return changes.SaveFlow(
             flow_id=flow_id,
-            name=definition.name or flow_id,
+            name=title or flow_id,
             description=definition.description,
             tags=json.dumps(list(definition.tags), ensure_ascii=False),
             digest=digest,
-            definition=json.dumps(content, ensure_ascii=False),
+            definition=json.dumps(definition.as_dict(), ensure_ascii=False),
             at=self._clock.timestamp(),
             actor=str(actor),
             listed=listed,
         )
 
     def _saved(
-        self, flow_id: str, version: int, report: CheckReport, *, existing: bool, validate_only: bool = False
+        self,
+        flow_id: str,
+        title: str | None,
+        version: int,
+        report: CheckReport,
+        *,
+        existing: bool,
+        validate_only: bool = False,
     ) -> FlowSaved:
         assert report.plan is not None  # noqa: S101 - a valid definition has a plan
-        assert report.definition is not None  # noqa: S101 - likewise
         return FlowSaved(
             flow_id=flow_id,
-            name=report.definition.name or flow_id,
+            name=title or flow_id,
             version=version,
             existing=existing,
             validate_only=validate_only,
@@ -283,8 +293,10 @@ def _with_hint(issue: Issue, disabled: Mapping[str, str]) -> Issue:
     return replace(issue, message=f"the tool {issue.got} is off: {disabled[issue.got]}", suggestion=None, patch=None)
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-    text = json.dumps({key: value for key, value in content.items() if key != "id"}, sort_keys=True)
+def _digest(definition: WorkflowDefinition, title: str | None) -> str:
+    """Of what makes a version: the definition without its id, and the flow's name."""
+    content = {key: value for key, value in definition.as_dict().items() if key != "id"}
+    text = json.dumps(content if title is None else content | {"name": title}, sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

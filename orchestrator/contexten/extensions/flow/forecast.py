@@ -51,10 +51,9 @@ class Forecast:
         """When a queued run will probably start, in seconds since the epoch; None where it is held up by more than the
         queue, or is too far behind. Raises StoreError."""
         now = self._clock.timestamp()
-        queued = await self._store.rows(SQL["queue_window"], (QUEUE,))
+        queued, running = await self._present()
         if all(row["run_id"] != run_id for row in queued):
             return None
-        running = await self._store.rows(SQL["running_for_forecast"])
         jobs = [await self._queued(row, now) for row in queued]
         workload = Workload(
             jobs=jobs,
@@ -83,9 +82,9 @@ class Forecast:
     async def compare(self, max_concurrent_flows: int) -> StrategyForecast:
         """How each strategy would have fared with recent history and the queue, in so many slots. Raises StoreError."""
         now = self._clock.timestamp()
-        history = await self._store.rows(SQL["history_for_forecast"], (HISTORY,))
-        queued = await self._store.rows(SQL["queue_window"], (QUEUE,))
-        running = await self._store.rows(SQL["running_for_forecast"])
+        queued, running = await self._present()
+        past = await self._store.rows(SQL["history_for_forecast"], (HISTORY,))
+        history = _without(past, queued + running)
         jobs = [self._past(row) for row in history]
         for row in running:
             held = await self._running(row, now)
@@ -103,6 +102,13 @@ class Forecast:
             recommended=found.recommended,
             reason=found.reason,
         )
+
+    async def _present(self) -> tuple[list[sqlite3.Row], list[sqlite3.Row]]:
+        """The queue and what runs, each run once. They are read in the order in which runs move, so that one that moves
+        meanwhile is seen twice rather than never."""
+        queued = await self._store.rows(SQL["queue_window"], (QUEUE,))
+        running = await self._store.rows(SQL["running_for_forecast"])
+        return _without(queued, running), running
 
     def _replay(self, workload: Workload) -> Comparison:
         schedules = simulate_all(workload, aging_interval_s=self._settings.aging_interval_s)
@@ -122,7 +128,7 @@ class Forecast:
         )
 
     def _past(self, row: sqlite3.Row) -> Job:
-        duration = row["ended_at"] - row["started_at"] - row["paused_s"]
+        duration = row["slot_s"]
         return self._job(
             row, duration_s=duration, estimate_s=duration if row["estimate_s"] is None else row["estimate_s"]
         )
@@ -139,7 +145,13 @@ class Forecast:
 
     async def _estimate(self, row: sqlite3.Row) -> Estimate:
         plan, version = await self._plans.plan_of(row["flow_id"], row["version"])
-        return await self._estimates.of_run(row["flow_id"], version, plan)
+        return await self._estimates.of_slot(row["flow_id"], version, plan)
+
+
+def _without(rows: list[sqlite3.Row], others: list[sqlite3.Row]) -> list[sqlite3.Row]:
+    """The rows of other runs than those."""
+    seen = {row["run_id"] for row in others}
+    return [row for row in rows if row["run_id"] not in seen]
 
 
 def _effect(forecast: StrategyForecast, before: str, after: str) -> str:

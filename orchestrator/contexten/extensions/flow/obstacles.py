@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 
 from .agents.registry import AgentRegistry
 from .answers import Answers
@@ -11,6 +12,7 @@ from .clock import iso
 from .forecast import Forecast
 from .scheduling import Scheduling
 from .store import Store
+from .store.queue import held_by
 from .store.sql import SQL
 from .strategies.resource_aware import MAX_LOAD
 
@@ -21,13 +23,21 @@ class Obstacles:
     """Looks for what holds a queued run up."""
 
     def __init__(
-        self, store: Store, answers: Answers, registry: AgentRegistry, scheduling: Scheduling, forecast: Forecast
+        self,
+        store: Store,
+        answers: Answers,
+        registry: AgentRegistry,
+        scheduling: Scheduling,
+        forecast: Forecast,
+        owner: Callable[[], str | None],
     ) -> None:
+        """`owner` tells which server this process is; None where it is none."""
         self._store = store
         self._answers = answers
         self._registry = registry
         self._scheduling = scheduling
         self._forecast = forecast
+        self._owner = owner
 
     async def of(self, row: sqlite3.Row) -> tuple[list[str], str]:
         """What the run waits for, and that in a sentence. Raises StoreError."""
@@ -76,9 +86,8 @@ class Obstacles:
         for pool, size in {**self._scheduling.pools, **places}.items():
             amount = min(wanted.get(pool, 0.0), size)
             held = {
-                holder["run_id"]: json.loads(holder["demands"]).get(pool, 0.0)
+                holder["run_id"]: held_by(holder["owner"], holder["demands"], self._owner()).get(pool, 0.0)
                 for holder in holders
-                if holder["demands"]
             }
             if amount and sum(held.values()) + amount > size:
                 names = ", ".join(run_id for run_id, share in list(held.items())[:NAMED] if share)

@@ -100,6 +100,7 @@ def new_rerun(
     tasks: Sequence[TaskView],
     outputs: Collection[tuple[str, StoredText]],
     scheduling: Scheduling,
+    estimate_s: float | None,
     registry: AgentRegistry,
     at: float,
     actor: str,
@@ -126,7 +127,10 @@ def new_rerun(
         name=flow.name,
         framework=row["framework"],
         priority=row["priority"],
-        queue_key=scheduling.strategy.key(QueuedRun(run_id=run_id, seq=0, enqueued_at=at, priority=row["priority"])),
+        queue_key=scheduling.strategy.key(
+            QueuedRun(run_id=run_id, seq=0, enqueued_at=at, priority=row["priority"], estimate_s=estimate_s)
+        ),
+        keys=scheduling.keys,
         inputs=row["inputs"],
         total=len(flow.plan.tasks),
         created_at=at,
@@ -134,5 +138,6 @@ def new_rerun(
         rerun_of=row["run_id"],
         taken_over=taken_over(outputs, old, flow.plan, settled=settled, again=again, at=at),
         actor=actor,
+        estimate_s=estimate_s,
         demands=json.dumps(demands, sort_keys=True) if demands else None,
     )

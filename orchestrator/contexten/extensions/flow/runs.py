@@ -80,8 +80,9 @@ class Runs:
             run, plan = await self._prepare(request, actor)
             try:
                 return await self._submitted(run, await self._submit(run, plan))
-            except Refused:  # a new version was saved meanwhile: check everything against that
+            except Refused:  # a version was saved, or a strategy set, meanwhile: check everything against that
                 self._flows.forget(run.flow_id)
+                await self._scheduling.settle()
 
     async def run(self, request: RunRequest, actor: Actor) -> RunView:
         """Record a run, wait for its end, and answer it with its output."""
@@ -91,6 +92,7 @@ class Runs:
                 return await self._run(run, plan)
             except Refused:  # as above
                 self._flows.forget(run.flow_id)
+                await self._scheduling.settle()
 
     async def _run(self, run: NewRun, plan: Plan) -> RunView:
         with self._watchers.watch(run.run_id, end_only=True) as watch:
@@ -131,7 +133,7 @@ class Runs:
             flow,
             request,
             scheduling=self._scheduling,
-            estimate_s=await self._estimate(request, flow),
+            estimate_s=await self._estimate(flow, has_deadline=request.get("deadline") is not None),
             registry=self._registry,
             settings=self._settings,
             clock=self._clock,
@@ -139,16 +141,16 @@ class Runs:
         )
         return run, flow.plan
 
-    async def _estimate(self, request: RunRequest, flow: SavedFlow) -> float | None:
+    async def _estimate(self, flow: SavedFlow, *, has_deadline: bool) -> float | None:
         """How long the run takes, where that counts for when it starts and the store's history tells."""
-        if request.get("deadline") is None and not self._scheduling.strategy.needs_estimates:
+        if not has_deadline and not self._scheduling.strategy.needs_estimates:
             return None
         estimate = await self._estimates.of_run(flow.flow_id, flow.version, flow.plan)
         return estimate.p50_s if estimate.is_known else None
 
     async def _submit(self, run: NewRun, plan: Plan) -> Submitted:
         """Record a run, and start it at once where that is possible. Raises Refused where the flow has a newer
-        version."""
+        version or the queue another strategy."""
         if self.conductor is None:
             return await self._store.write(partial(submit, run=run))
         future: asyncio.Future[Submitted] = asyncio.get_running_loop().create_future()
@@ -327,19 +329,25 @@ class Runs:
             for name, text, digest, size in await self._store.rows(SQL["read_outputs"], (row["run_id"],))
         ]
         tasks, _ = await self._answers.tasks(row["run_id"], old, 0)
-        run = new_rerun(
-            row,
-            old,
-            flow,
-            again=task if action == "rerun_from" else None,
-            tasks=tasks,
-            outputs=outputs,
-            scheduling=self._scheduling,
-            registry=self._registry,
-            at=self._clock.timestamp(),
-            actor=str(actor),
-        )
-        submitted = await self._submit(run, flow.plan)
+        submitted = None
+        while submitted is None:
+            run = new_rerun(
+                row,
+                old,
+                flow,
+                again=task if action == "rerun_from" else None,
+                tasks=tasks,
+                outputs=outputs,
+                scheduling=self._scheduling,
+                estimate_s=await self._estimate(flow, has_deadline=False),
+                registry=self._registry,
+                at=self._clock.timestamp(),
+                actor=str(actor),
+            )
+            try:
+                submitted = await self._submit(run, flow.plan)
+            except Refused:  # a strategy was set meanwhile
+                await self._scheduling.settle()
         view = self._answers.new_run_view(run, submitted)
         return ControlResult(
             run_id=run.run_id,

@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from .agents.registry import AgentRegistry
 from .clock import Clock
 from .definition import Plan
-from .demands import agent_demands, check_pools, pool_demands
+from .demands import Demands, check_pools
 from .errors import InvalidArguments, Issue
 from .settings import FlowSettings
 from .store import Store, Transaction
 from .store.queue import put_limits, queued
+from .store.servers import drivers_of
 from .store.sql import SQL
 from .strategies import AgentLoad, Strategy, least_loaded, strategy_named
 from .views import StrategyChange, StrategyState
 
 MAX_CONCURRENT = 100_000
+
+
+class InForce(NamedTuple):
+    """What all servers of a database go by."""
+
+    strategy: str
+    max_concurrent_flows: int
+    aging_interval_s: float
+
+    @property
+    def keys(self) -> str:
+        """Names the order that keys of the queue make; keys of different ones must not mix."""
+        return f"{self.strategy}/{self.aging_interval_s}"
+
+
+class Changed(NamedTuple):
+    """What a change of the strategy or the limit did."""
+
+    before: InForce
+    after: InForce
+    queued: int
 
 
 class Scheduling:
@@ -28,14 +52,35 @@ class Scheduling:
         self._store = store
         self._settings = settings
         self._clock = clock
-        self.strategy: Strategy = self._named("fifo")
-        self.max_concurrent_flows = settings.max_concurrent_flows
+        self._adopt(self._holding({}, is_shared=False))
         self.balances_load = False
         """Whether tasks go to the least loaded able agent under every strategy."""
         self._pools: dict[str, float] = {}
+        self._demands = Demands()
+        self._learning = asyncio.Lock()  # else what was read before a change could be learnt after it
 
-    def _named(self, name: object) -> Strategy:
-        return strategy_named(name, aging_interval_s=self._settings.aging_interval_s)
+    def _named(self, name: object, aging_interval_s: float | None = None) -> Strategy:
+        return strategy_named(name, aging_interval_s=aging_interval_s or self._settings.aging_interval_s)
+
+    def _adopt(self, in_force: InForce) -> None:
+        self.strategy: Strategy = self._named(in_force.strategy, in_force.aging_interval_s)
+        self.max_concurrent_flows = in_force.max_concurrent_flows
+        self.keys = in_force.keys
+        """Whose keys the strategy gives."""
+
+    def _holding(self, remembered: Mapping[str, str], *, is_shared: bool) -> InForce:
+        """What holds for the database: while a server lives, what is in force; else what was chosen by set_strategy,
+        and then the settings."""
+        if is_shared and "in_force" in remembered:
+            return InForce(**json.loads(remembered["in_force"]))
+        return InForce(
+            strategy=self._named(remembered.get("strategy", self._settings.strategy)).name,
+            max_concurrent_flows=int(remembered.get("max_concurrent_flows", self._settings.max_concurrent_flows)),
+            aging_interval_s=self._settings.aging_interval_s,
+        )
+
+    def _is_shared(self) -> bool:
+        return bool(drivers_of(self._store.path))
 
     @property
     def state(self) -> StrategyState:
@@ -43,12 +88,10 @@ class Scheduling:
         return StrategyState(strategy=self.strategy.name, max_concurrent_flows=self.max_concurrent_flows)
 
     async def recall(self) -> None:
-        """What the database remembers goes before the settings. Raises StoreError."""
-        strategy = await self._store.row(SQL["setting"], ("strategy",))
-        limit = await self._store.row(SQL["setting"], ("max_concurrent_flows",))
-        self.strategy = self._named(strategy[0] if strategy else self._settings.strategy)
-        self.max_concurrent_flows = int(limit[0]) if limit else self._settings.max_concurrent_flows
-
+        """Learn what holds for the database. Raises StoreError."""
+        async with self._learning:
+            remembered = {row["key"]: row["value"] for row in await self._store.rows(SQL["scheduling_settings"])}
+            self._adopt(self._holding(remembered, is_shared=self._is_shared()))
         self._pools = {
             row["name"]: row["size"] for row in await self._store.rows(SQL["read_limits"]) if row["kind"] == "pool"
         }
@@ -62,23 +105,42 @@ class Scheduling:
         """What a run of the plan holds of each pool; of agents' places too, where the strategy counts them.
 
         Raises InvalidArguments where a pool is not declared or too small."""
-        demands = pool_demands(plan)
-        if demands:
-            check_pools(demands, self._pools)
-        return {**demands, **agent_demands(plan, registry)} if self.strategy.look_ahead else demands
+        pools, agents = self._demands.of(plan, registry)
+        check_pools(pools, self._pools)
+        return {**pools, **agents} if self.strategy.look_ahead else {**pools}
 
     async def settle_limits(self) -> None:
-        """Record the limits that the settings name; what is there already stays. Raises StoreError."""
+        """Record the limits that the settings name; what else is there stays. Raises StoreError."""
         named = {"pool": self._settings.pools, "flow": self._settings.flow_limits, "tag": self._settings.tag_limits}
         if any(named.values()):
-            await self._store.write(partial(_put_limits, named=named))
+            await self._store.write(partial(_put_limits, named=named, at=self._clock.timestamp()))
             await self.recall()
 
-    async def settle_queue(self) -> None:
-        """Give the queue the strategy's keys, where it has another's."""
-        keys = await self._store.row(SQL["setting"], ("queue_keys",))
-        if keys is None or keys[0] != self.strategy.name:
-            await self._store.write(partial(requeue, strategy=self.strategy))
+    async def settle(self) -> None:
+        """Put in force what holds for the database, and give the queue its keys. Raises StoreError."""
+        async with self._learning:
+            change = partial(self._settle, is_shared=self._is_shared(), at=self._clock.timestamp())
+            self._adopt(await self._store.write(change))
+
+    def _settle(self, tx: Transaction, *, is_shared: bool, at: float) -> InForce:
+        remembered = dict(tx.rows(SQL["scheduling_settings"]))
+        holding = self._holding(remembered, is_shared=is_shared)
+        is_news = self._put_in_force(tx, holding, remembered)
+        if is_news and "in_force" in remembered:  # others may go by that
+            data = {"strategy": holding.strategy, "max_concurrent_flows": holding.max_concurrent_flows}
+            tx.event("scheduler.changed", at, data=json.dumps(data))
+        return holding
+
+    def _put_in_force(self, tx: Transaction, in_force: InForce, remembered: Mapping[str, str]) -> bool:
+        """Answers whether something else was in force."""
+        if remembered.get("queue_keys") != in_force.keys:
+            requeue(tx, self._named(in_force.strategy, in_force.aging_interval_s))
+            tx.execute(SQL["put_setting"], ("queue_keys", in_force.keys))
+        text = json.dumps(in_force._asdict())
+        if remembered.get("in_force") == text:
+            return False
+        tx.execute(SQL["put_setting"], ("in_force", text))
+        return True
 
     def proposed(self, strategy: object, max_concurrent_flows: object) -> tuple[Strategy, int]:
         """The strategy and the limit as they would be. Raises InvalidArguments."""
@@ -98,19 +160,30 @@ class Scheduling:
             raise InvalidArguments(
                 "set_strategy takes a strategy, max_concurrent_flows, or both.", next="Call get_metrics() for both now."
             )
-        before = self.state
-        chosen, limit = self.proposed(strategy, max_concurrent_flows)
-        change = partial(
-            _change,
-            chosen=None if strategy is None else chosen,
-            is_new=chosen.name != before.strategy,
-            limit=None if max_concurrent_flows is None else limit,
-            at=self._clock.timestamp(),
-            actor=actor,
-        )
-        queued = await self._store.write(change)
-        self.strategy, self.max_concurrent_flows = chosen, limit
-        return StrategyChange(before=before, after=self.state, effect=_effect(before, self.state, queued))
+        chosen: dict[str, str | int] = {}
+        if strategy is not None:
+            chosen["strategy"] = self._named(strategy).name
+        if max_concurrent_flows is not None:
+            chosen["max_concurrent_flows"] = check_limit(max_concurrent_flows)
+        is_shared, at = self._is_shared(), self._clock.timestamp()
+        change = partial(self._change, chosen=chosen, is_shared=is_shared, at=at, actor=actor)
+        async with self._learning:
+            before, after, queued = await self._store.write(change)
+            self._adopt(after)
+        old = StrategyState(strategy=before.strategy, max_concurrent_flows=before.max_concurrent_flows)
+        return StrategyChange(before=old, after=self.state, effect=_effect(old, self.state, queued))
+
+    def _change(
+        self, tx: Transaction, *, chosen: Mapping[str, str | int], is_shared: bool, at: float, actor: str
+    ) -> Changed:
+        remembered = dict(tx.rows(SQL["scheduling_settings"]))
+        before = self._holding(remembered, is_shared=is_shared)
+        after = InForce(**{**before._asdict(), **chosen})
+        self._put_in_force(tx, after, remembered)
+        for key, value in chosen.items():
+            tx.execute(SQL["put_setting"], (key, str(value)))
+        tx.event("scheduler.changed", at, actor=actor, data=json.dumps(chosen))
+        return Changed(before, after, int(tx.row(SQL["count_queued"])[0]))
 
 
 def check_limit(value: object) -> int:
@@ -142,26 +215,18 @@ def _effect(before: StrategyState, after: StrategyState, queued: int) -> str:
 
 
 def requeue(tx: Transaction, strategy: Strategy) -> None:
-    """Give every run that is not over the key of a strategy, and remember whose keys they are."""
+    """Give every run that is not over the key of a strategy."""
     keys = [(strategy.key(queued(row)), row[0]) for row in tx.rows(SQL["requeue_all"])]
     tx.cursor.executemany(SQL["set_queue_key"], keys)
-    tx.execute(SQL["put_setting"], ("queue_keys", strategy.name))
 
 
-def _put_limits(tx: Transaction, named: Mapping[str, Mapping[str, float]]) -> None:
+def _put_limits(tx: Transaction, named: Mapping[str, Mapping[str, float]], at: float) -> None:
+    known = {(kind, name): size for kind, name, size in tx.rows(SQL["read_limits"])}
+    changed: dict[str, dict[str, float]] = {}
     for kind, sizes in named.items():
-        put_limits(tx, kind, sizes)
-
-
-def _change(tx: Transaction, *, chosen: Strategy | None, is_new: bool, limit: int | None, at: float, actor: str) -> int:
-    data: dict[str, object] = {}
-    if chosen is not None:
-        if is_new:
-            requeue(tx, chosen)
-        tx.execute(SQL["put_setting"], ("strategy", chosen.name))
-        data["strategy"] = chosen.name
-    if limit is not None:
-        tx.execute(SQL["put_setting"], ("max_concurrent_flows", str(limit)))
-        data["max_concurrent_flows"] = limit
-    tx.event("scheduler.changed", at, actor=actor, data=json.dumps(data))
-    return int(tx.row(SQL["count_queued"])[0])
+        news = {name: size for name, size in sizes.items() if size != known.get((kind, name), 0)}
+        if news:
+            put_limits(tx, kind, news)
+            changed[kind] = news
+    if changed:
+        tx.event("scheduler.changed", at, data=json.dumps({"limits": changed}))

@@ -95,6 +95,7 @@ def new_run(
         queue_key=scheduling.strategy.key(
             QueuedRun(run_id=run_id, seq=0, enqueued_at=now, priority=level, deadline=deadline, estimate_s=estimate_s)
         ),
+        keys=scheduling.keys,
         inputs=text,
         total=len(flow.plan.tasks),
         created_at=now,

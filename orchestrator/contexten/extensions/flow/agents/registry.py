@@ -68,6 +68,8 @@ class AgentRegistry:
         self.placement: Callable[[Sequence[AgentLoad]], int | None] = least_loaded
         """Which of several able agents takes a task: the index, or None where all are busy."""
         self._answers: dict[tuple[tuple[str, ...], str | None], tuple[tuple[_Entry, ...], ...]] = {}
+        self.generation = 0
+        """Grows where `select` may answer otherwise than before."""
         self.add(agents)
 
     def add(self, agents: object) -> None:
@@ -90,6 +92,7 @@ class AgentRegistry:
         if self.builtin is not None:  # it stays the last
             self._entries[self.builtin.name] = builtin or _Entry(self.builtin, is_builtin=True)
         self._answers.clear()
+        self.generation += 1
 
     def select(self, task: Demand) -> Agent | None:
         """The agent that would take the task if none were busy; None where no agent can ever take it."""
@@ -254,5 +257,10 @@ class AgentRegistry:
             if close is not None:
                 try:
                     await close()
-                except Exception:
-                    logger.exception("An agent failed to close", extra={"action": "close_agent", "agent": agent.name})
+                except Exception as error:  # noqa: BLE001 - a stranger's code; its text may hold secrets
+                    logger.warning(
+                        "the agent %s failed to close: %s",
+                        agent.name,
+                        type(error).__name__,
+                        extra={"action": "close_agent", "agent": agent.name},
+                    )

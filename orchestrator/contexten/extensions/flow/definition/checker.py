@@ -208,6 +208,7 @@ def _meaning(
                 "too_many_items",
                 f"for_each has {len(each):,} items, at most {limits.max_for_each_items:,} are allowed",
             )
+    serving.finish()
     if definition.inputs is not None:
         check_schema(definition.inputs, "/inputs", findings)
     for index, stage in enumerate(definition.stages):
@@ -254,6 +255,39 @@ def _try_patches(
             return now <= errors and now[issue.code] < errors[issue.code]
         return now <= errors and Counter(found.code for found in after.warnings)[issue.code] < warnings[issue.code]
 
-    return replace(
-        report, issues=tried(report.issues, are_errors=True), warnings=tried(report.warnings, are_errors=False)
-    )
+    sound, document = _in_turn(tried(report.issues, are_errors=True), document)
+    warned, _ = _in_turn(tried(report.warnings, are_errors=False), document)
+    return replace(report, issues=sound, warnings=warned)
+
+
+def _in_turn(issues: Sequence[Issue], document: dict[str, Any]) -> tuple[tuple[Issue, ...], dict[str, Any]]:
+    """The issues, the deepest first, with only those patches that apply one after another; the document after them.
+
+    A patch that would write over what one before it wrote is left to the next check.
+    """
+    ordered: list[Issue] = []
+    touched: set[str] = set()
+    for issue in sorted(issues, key=_depth, reverse=True):
+        if issue.patch:
+            written = [step["path"] for step in issue.patch if step["op"] != "move"]
+            is_free = not any(place == path or place.startswith(f"{path}/") for path in written for place in touched)
+            try:
+                mended = apply_patch(document, issue.patch) if is_free else None
+            except InvalidArguments:
+                mended = None
+            if isinstance(mended, dict):
+                document = mended
+                touched.update(step["path"] for step in issue.patch)
+            else:
+                issue = replace(issue, patch=None)  # noqa: PLW2901 - the same issue
+        ordered.append(issue)
+    return tuple(ordered), document
+
+
+def _depth(issue: Issue) -> int:
+    """Of the deepest place that the issue or its patch names."""
+    places: list[str] = [
+        issue.path,
+        *(step[key] for step in issue.patch or () for key in ("path", "from") if key in step),
+    ]
+    return max(place.count("/") for place in places)

@@ -91,6 +91,11 @@ class Expression:
         """What it names right below that root, such as the inputs below `inputs`."""
         return frozenset(path[1] for path in self.paths if path[0] == root and len(path) > 1)
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it reaches nothing in the scope and takes little to evaluate."""
+        return not self.paths and self._is_light
+
     def evaluate(self, scope: Scope) -> Any:
         """The expression's value in that scope, as JSON data. Raises ExpressionError."""
         try:

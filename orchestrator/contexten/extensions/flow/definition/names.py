@@ -14,6 +14,7 @@ _NOT_SLUG = re.compile(r"[^a-z0-9._-]+")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\u2028\u2029\ud800-\udfff]")
 _LIKENESS = 0.7  # of difflib's ratio: one slip in a short name, two or three in a long one
 _SHORT_LIKENESS = 0.65  # up to four letters, so that two swapped ones of three are seen
+_MARGIN = 0.05  # by which the nearest name has to be nearer than any other, so that it is no toss-up
 _MAX_COMPARISONS = 20_000  # of names, in one check: about 0.3 s where everything is misspelt
 
 
@@ -63,26 +64,30 @@ class NameGuesser:
         self._left = _MAX_COMPARISONS
 
     def nearest(self, name: str, known: Iterable[str]) -> str | None:
-        """The known name that `name` most likely stands for, or None where none is near (or the bound is reached)."""
+        """The known name that `name` plainly stands for; None where none or two are near, or the bound is reached."""
         if len(name) > 128:
             return None
         folded = _fold(name)
         matcher = SequenceMatcher(autojunk=False)
         matcher.set_seq2(folded)
-        best, best_ratio = None, _LIKENESS if len(name) > 4 else _SHORT_LIKENESS
+        least = _LIKENESS if len(name) > 4 else _SHORT_LIKENESS
+        best, best_ratio, second_ratio = None, least, 0.0
         for candidate in known:
             if self._left <= 0:
-                return best
+                return None
             self._left -= 1
             other = _fold(candidate)
             if other == folded:
                 return candidate
             matcher.set_seq1(other)
-            if matcher.real_quick_ratio() > best_ratio and matcher.quick_ratio() > best_ratio:
+            floor = max(least, best_ratio - _MARGIN)
+            if matcher.real_quick_ratio() > floor and matcher.quick_ratio() > floor:
                 ratio = matcher.ratio()
                 if ratio > best_ratio:
-                    best, best_ratio = candidate, ratio
-        return best
+                    best, best_ratio, second_ratio = candidate, ratio, best_ratio if best else 0.0
+                else:
+                    second_ratio = max(second_ratio, ratio)
+        return best if best_ratio - second_ratio > _MARGIN else None
 
 
 def _fold(name: str) -> str:

@@ -168,6 +168,11 @@ def replace_member(text: str, root: str, name: str, better: str, *, is_bare: boo
     def change(expression: str) -> str:
         return pattern.sub(lambda match: f"{match.group(1)}.{better}", expression)
 
+    return change_expressions(text, change, is_bare=is_bare)
+
+
+def change_expressions(text: str, change: Callable[[str], str], *, is_bare: bool = False) -> str:
+    """The string with `change` made in its expressions alone; `is_bare`: the string may be one without braces."""
     if is_bare and "{{" not in text:
         return change(text)
     try:

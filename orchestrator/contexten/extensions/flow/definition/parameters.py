@@ -57,7 +57,6 @@ def check_wait(parameters: Mapping[str, Any], path: str, findings: Findings) -> 
             "invalid_parameters",
             "wait takes either seconds or until" + (", not both" if given else ""),
             expected={"seconds": "a number", "until": "an ISO 8601 time"},
-            patch=[{"op": "remove", "path": f"{path}/until"}] if given else None,
         )
     until = parameters.get("until")
     if isinstance(until, str) and not has_template(until):
@@ -79,7 +78,6 @@ def check_wait(parameters: Mapping[str, Any], path: str, findings: Findings) -> 
                     "until needs an offset from UTC, or Z",
                     got=until[:100],
                     suggestion=better,
-                    patch=[{"op": "replace", "path": f"{path}/until", "value": better}],
                 )
 
 
@@ -101,17 +99,17 @@ def check_flow_parameters(parameters: Mapping[str, Any], path: str, findings: Fi
 
 
 def _unknown(known: tuple[str, ...], parameters: Mapping[str, Any], path: str, findings: Findings, takers: str) -> None:
-    for name in parameters:
-        if name in known:
-            continue
+    absent = [name for name in known if name not in parameters]
+    meant = {name: findings.guesser.nearest(name, absent) for name in parameters if name not in known}
+    is_plain = None not in meant.values() and len(set(meant.values())) == len(meant)  # else what was meant is a guess
+    for name, near in meant.items():
         place = f"{path}/{escape(name)}"
-        near = findings.guesser.nearest(name, [other for other in known if other not in parameters])
+        patch = None
         if near:
             hint = f"; did you mean {near!r}?"
-            patch = [{"op": "move", "from": place, "path": f"{path}/{escape(near)}"}]
+            patch = [{"op": "move", "from": place, "path": f"{path}/{escape(near)}"}] if is_plain else None
         else:
             hint = f"; it takes {', '.join(known)}" if known else "; it takes none"
-            patch = [{"op": "remove", "path": place}]
         findings.error(
             place,
             "unknown_parameter",

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
 from .catalog import Catalog
 from .cycles import report_cycles
-from .expressions import Expression
-from .findings import Findings
+from .expressions import Expression, ExpressionError
+from .findings import Findings, describe
 from .model import WorkflowDefinition
-from .naming import rename_task, replace_member
+from .naming import change_expressions, rename_task, replace_member
 from .plan import STAGE_PREFIX, Draft, TaskNode
 from .pointers import lookup, pointer
-from .scope import FAILURE_FIELDS, TASK_FIELDS
-from .templates import Template, TemplateProblem
+from .scope import FAILURE_FIELDS, ROOTS, TASK_FIELDS, Scope
+from .templates import Template, TemplateProblem, Value
 
 _MAX_REWRITTEN = 20_000  # characters of a string that a patch repeats
 _MISTAKEN = {"outputs": "output", "result": "output", "results": "output", "value": "output", "status": "state"}
@@ -40,10 +41,13 @@ class References:
         self._depends_on()
         for stage in self._draft.stages:
             self._expressions(stage.when, None, "when")
+            self._fixed(stage.when, bool, "true or false")
         for node in self._draft.tasks.values():
             self._expressions(node.parameters, node, "parameters")
             self._expressions(node.when, node, "when")
+            self._fixed(node.when, bool, "true or false")
             self._expressions(node.for_each, node, "for_each")
+            self._fixed(node.for_each, list, "a list")
             self._expressions(node.cache_key, node, "cache")
         self._expressions(self._draft.output, None, "output")
         graph = self._draft.graph()
@@ -74,7 +78,6 @@ class References:
                     "unused_field",
                     "on_failure tasks run one after another in the order given, when all others have ended; "
                     "they have no depends_on",
-                    patch=[{"op": "remove", "path": path}],
                 )
                 continue
             for place, name in enumerate(node.task.depends_on):
@@ -94,7 +97,7 @@ class References:
         elif name == node.name:
             self._self_dependency(path, f"the task {name!r} depends on itself")
         elif self._is_later(name, node):
-            self._findings.error(path, "cycle", _later(name), patch=[{"op": "remove", "path": path}])
+            self._findings.error(path, "cycle", _later(name))
         elif name not in self._draft.tasks:
             known = self._before(node)
             near = self._findings.guesser.nearest(name, known)
@@ -122,12 +125,12 @@ class References:
         ]
 
     def _self_dependency(self, path: str, message: str) -> None:
-        self._findings.error(path, "cycle", f"{message}", patch=[{"op": "remove", "path": path}])
+        self._findings.error(path, "cycle", f"{message}; leave that out")
 
     def _unknown(self, path: str, code: str, message: str, got: str, near: str | None, known: list[str]) -> None:
         if near is None:
             hint = f"; there are {_some(known)}" if known else ""
-            patch = [{"op": "remove", "path": path}]
+            patch = None
         else:
             hint = f"; did you mean {near!r}?"
             patch = [{"op": "replace", "path": path, "value": near}]
@@ -148,6 +151,9 @@ class References:
                 suggestion = f"inputs.{cause.name}"
                 hint = f"; did you mean {suggestion!r}?"
                 patch = self._rewrite(problem.path, _prefix(text, cause.name, suggestion))
+            elif near := self._findings.guesser.nearest(cause.name, ROOTS):
+                suggestion, hint = near, f"; did you mean {near!r}?"
+                patch = self._rewrite(problem.path, _prefix(text, cause.name, near))
             elif "-" in problem.expression:
                 hint = '; a name with a dash is written in brackets: inputs["a-b"]'
         self._findings.error(
@@ -178,6 +184,16 @@ class References:
         for path, expression in dict.fromkeys(template.expressions()):
             for reached in sorted(expression.paths):
                 self._path(path, expression, reached, node, place)
+
+    def _fixed(self, template: Template | None, kind: type, expected: str) -> None:
+        """Report a condition or list whose value is the same in every run, and of another type."""
+        for path, expression in () if template is None else template.expressions():
+            if isinstance(template, Value) and expression.is_fixed:
+                with suppress(ExpressionError):
+                    value = expression.evaluate(Scope())
+                    if not isinstance(value, kind):
+                        message = f"expected {expected}, and the expression is always {describe(value)}"
+                        self._error(path, expression, message, expected=expected)
 
     def _path(
         self, path: str, expression: Expression, reached: tuple[str, ...], node: TaskNode | None, place: str
@@ -329,8 +345,9 @@ def _some(names: Collection[str]) -> str:
 
 
 def _prefix(text: str, name: str, better: str) -> str:
-    """The text with the bare name replaced where it begins a path."""
-    return re.sub(rf"(?<![\w.'\"]){re.escape(name)}(?![\w'\"])", better, text)
+    """The text with the bare name replaced where it begins a path in an expression."""
+    pattern = re.compile(rf"(?<![\w.'\"]){re.escape(name)}(?![\w'\"])")
+    return change_expressions(text, lambda expression: pattern.sub(better, expression), is_bare=True)
 
 
 def _property_names(schema: object) -> dict[str, Any]:

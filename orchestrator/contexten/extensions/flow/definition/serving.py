@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .catalog import AgentSpec, Catalog
 from .findings import Findings
-from .model import KINDS, KINDS_NOT_YET, Task, WorkflowDefinition
+from .model import ERROR_KINDS, KINDS, KINDS_NOT_YET, Task, WorkflowDefinition
 from .parameters import check_flow_parameters, check_pipeline, check_wait
 from .plan import TaskNode
 from .schemas import misfits
@@ -22,11 +20,13 @@ class Serving:
         self._flow_id = flow_id
         self._offers = [(agent, frozenset(agent.tools)) for agent in catalog.agents]
         self._known_tools = dict.fromkeys((*catalog.tools, *(tool for agent in catalog.agents for tool in agent.tools)))
+        self._toolless: list[TaskNode] = []
         self._types = {agent.agent_type for agent in catalog.agents}
 
     def check(self, node: TaskNode) -> None:
         """Report what keeps this task from running here."""
         task, path = node.task, node.path
+        parameters = f"{path}/parameters" if "parameters" in task.model_fields_set else path
         if node.name in self._findings.placeholders:
             return
         if task.type in KINDS_NOT_YET:
@@ -38,18 +38,31 @@ class Serving:
                 got=task.type,
             )
         elif task.type == "wait":
-            check_wait(task.parameters, f"{path}/parameters", self._findings)
+            check_wait(task.parameters, parameters, self._findings)
             self._no_tools(task, path)
         elif task.type == "flow":
-            check_flow_parameters(task.parameters, f"{path}/parameters", self._findings)
+            check_flow_parameters(task.parameters, parameters, self._findings)
             self._no_tools(task, path)
             self._flow(task, path)
         else:
             self._type(task, path)
-            self._agents(task, path)
+            self._agents(node, parameters)
         self._fields(task, path)
         if node.cache_key is not None:
             self._cache(node, node.cache_key)
+
+    def finish(self) -> None:
+        """Report what is said once of all the tasks that were checked."""
+        if not self._toolless:
+            return
+        names = [node.name for node in self._toolless]
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        tasks, their = ("the task", "its") if len(names) == 1 else ("the tasks", "their")
+        self._findings.warn(
+            self._toolless[0].path,
+            "no_tools",
+            f"no tools are named by {tasks} {shown}: the built-in agent returns {their} parameters as {their} output",
+        )
 
     def _no_tools(self, task: Task, path: str) -> None:
         if task.required_tools:
@@ -58,6 +71,16 @@ class Serving:
             )
 
     def _fields(self, task: Task, path: str) -> None:
+        for place, kind in enumerate((task.retry and task.retry.on) or ()):
+            near = None if kind in ERROR_KINDS else self._findings.guesser.nearest(kind, ERROR_KINDS)
+            if near and kind not in self._findings.placeholders:
+                self._findings.warn(
+                    f"{path}/retry/on/{place}",
+                    "unusual_kind",
+                    f"{kind[:80]!r} is a kind of one's own here; did you mean the built-in kind {near!r}?",
+                    got=kind[:200],
+                    suggestion=near,
+                )
         if task.for_each is None:
             for field in ("max_parallel", "continue_on_item_failure"):
                 if getattr(task, field):
@@ -65,7 +88,6 @@ class Serving:
                         f"{path}/{field}",
                         "unused_field",
                         f"{field} is about the items of for_each, which the task does not have",
-                        patch=[{"op": "remove", "path": f"{path}/{field}"}],
                     )
 
     def _cache(self, node: TaskNode, key: Template) -> None:
@@ -75,7 +97,6 @@ class Serving:
                 path,
                 "unused_field",
                 f"a task of type {node.task.type} has no output of its own to serve others; tasks that use tools have",
-                patch=[{"op": "remove", "path": path}],
             )
         reached = {root for _, expression in key.expressions() for root, *_ in expression.paths}
         if node.for_each is not None and not reached & {"item", "index"}:
@@ -107,7 +128,8 @@ class Serving:
 
     # agents
 
-    def _agents(self, task: Task, path: str) -> None:
+    def _agents(self, node: TaskNode, parameters: str) -> None:
+        task, path = node.task, node.path
         names = self._meant(task, path)
         if names is None:
             return
@@ -123,13 +145,11 @@ class Serving:
         if not all(agent.builtin for agent in chosen):
             return
         if not names:
-            self._findings.warn(
-                path, "no_tools", "the task names no tools: the built-in agent returns its parameters as its output"
-            )
+            self._toolless.append(node)
             return
         specs = [self._catalog.tools[name] for name in names if name in self._catalog.tools]
         if len(specs) == len(names):
-            check_pipeline(specs, task.parameters, f"{path}/parameters", self._findings)
+            check_pipeline(specs, task.parameters, parameters, self._findings)
 
     def _meant(self, task: Task, path: str) -> list[str] | None:
         """The tools by their right names; None where one of them cannot be made out."""
@@ -217,7 +237,7 @@ class Serving:
         if chain:
             shown = " -> ".join(chain)
             self._findings.error(where, "recursion", f"the flow comes back to itself: {shown}", got=shown)
-        self._sub_inputs(task.parameters.get("inputs", {}), definition, f"{path}/parameters/inputs")
+        self._sub_inputs(task, definition, f"{path}/parameters")
 
     def _way_back(self, flow_id: str, definition: WorkflowDefinition) -> list[str] | None:
         """The chain of flows from here back to this one (or round and round further on), if there is one."""
@@ -237,7 +257,8 @@ class Serving:
                     trails.append(([*trail, other], found))
         return None
 
-    def _sub_inputs(self, inputs: Any, definition: WorkflowDefinition, path: str) -> None:
+    def _sub_inputs(self, task: Task, definition: WorkflowDefinition, parameters: str) -> None:
+        inputs, path = task.parameters.get("inputs", {}), f"{parameters}/inputs"
         schema = definition.inputs
         if not isinstance(inputs, dict) or schema is None or schema is True:
             return
@@ -247,7 +268,8 @@ class Serving:
             if name not in filled and isinstance(part, dict) and "default" in part:
                 filled[name] = part["default"]
         for issue in misfits(schema, filled, path=path, with_templates=True, steps=self._findings.schema_steps):
-            self._findings.error(issue.path, "invalid_inputs", f"the flow it starts refuses this: {issue.message}")
+            place = issue.path if "inputs" in task.parameters else parameters
+            self._findings.error(place, "invalid_inputs", f"the flow it starts refuses this: {issue.message}")
 
 
 def _sub_flows(definition: WorkflowDefinition) -> list[str]:

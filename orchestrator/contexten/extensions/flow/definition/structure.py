@@ -74,6 +74,7 @@ _SYNONYMS = {
     "outputs": "output",
     "delay": "delay_s",
     "attempts": "max_attempts",
+    "max_tries": "max_attempts",
     "backoff_factor": "backoff",
     "max_delay": "max_delay_s",
     "ttl": "ttl_s",
@@ -174,6 +175,7 @@ class _Mender:
             return
         model = _part_of(tokens)
         value = holder.pop(field)
+        patch: list[dict[str, Any]] | None
         if field in ("tasks", "steps") and model is WorkflowDefinition and "stages" not in holder:
             self._put_in_stage(field, value, path)
             return
@@ -183,25 +185,22 @@ class _Mender:
             near = self._findings.guesser.nearest(field, known)
         if near is None:
             allowed = ", ".join(model.model_fields) if model else None
+            patch = [{"op": "remove", "path": path}] if value in (None, "", [], {}) else None
             self._findings.error(
-                path,
-                "unknown_field",
-                f"there is no field {field!r} here",
-                expected=allowed,
-                patch=[{"op": "remove", "path": path}],
+                path, "unknown_field", f"there is no field {field!r} here", expected=allowed, patch=patch
             )
             return
         target = pointer(*tokens[:-1], near)
         moved = [target]
-        patch: list[dict[str, Any]] = [{"op": "move", "from": path, "path": target}]
+        patch = [{"op": "move", "from": path, "path": target}]
         if near in ("required_tools", "depends_on", "tags") and isinstance(value, str):
             value = [value]
             moved.append(f"{target}/0")
-            patch = [{"op": "remove", "path": path}, {"op": "add", "path": target, "value": value}]
+            patch.append({"op": "replace", "path": target, "value": value})
         elif near == "retry" and type(value) is int:
             value = {"max_attempts": max(1, value + 1)}
             moved.append(f"{target}/max_attempts")
-            patch = [{"op": "remove", "path": path}, {"op": "add", "path": target, "value": value}]
+            patch.append({"op": "replace", "path": target, "value": value})
         holder[near] = copy.deepcopy(value)
         self._findings.error(
             path,
@@ -215,17 +214,18 @@ class _Mender:
 
     def _put_in_stage(self, field: str, value: Any, path: str) -> None:
         tasks = value if isinstance(value, list) else [value] if isinstance(value, dict) else []
+        patch: list[dict[str, Any]] = [
+            {"op": "add", "path": "/stages", "value": [{"name": "main"}]},
+            {"op": "move", "from": path, "path": "/stages/0/tasks"},
+        ]
+        if not isinstance(value, list):
+            patch.append({"op": "replace", "path": "/stages/0/tasks", "value": tasks})
         self._findings.error(
             path,
             "unknown_field",
             f"{field} stand in a stage: the definition needs stages",
             suggestion="stages",
-            patch=[
-                {"op": "add", "path": "/stages", "value": [{"name": "main", "tasks": tasks}]},
-                {"op": "remove", "path": path},
-            ]
-            if tasks
-            else None,
+            patch=patch if tasks else None,
         )
         own = copy.deepcopy(tasks) or [{"name": self._placeholder()}]
         self._document["stages"] = [{"name": "main", "tasks": own}]
@@ -243,7 +243,9 @@ class _Mender:
             else:
                 is_part = isinstance(tokens[-1], int) and "an object" in types
                 is_list_of_parts = tokens[-1] in _PARTS and not isinstance(value, dict)  # text or null is no part
-                mend = NO_MEND if is_part or is_list_of_parts else coerce(value, types)
+                is_code = tokens[-1] in ("when", "for_each")  # a number as text is no condition and no list
+                wanted = [name for name in types if name != "a string"] if is_code else types
+                mend = NO_MEND if is_part or is_list_of_parts else coerce(value, wanted)
             if mend is NO_MEND and value is None and not self._is_required(tokens):
                 patch = [{"op": "remove", "path": path}]
             else:

@@ -81,7 +81,7 @@ class Attempt:
             if self.was_cut_off():
                 return CutOff()
             message = f"The attempt took longer than timeout_s = {timeout_s:g} s."
-            return Failed(kind="timeout", message=message, tool=self.context.tool)
+            return Failed(kind="timeout", message=message, details={"timeout_s": timeout_s}, tool=self.context.tool)
         finally:
             self._task = None
             if self._alarm is not None:

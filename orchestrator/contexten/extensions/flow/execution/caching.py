@@ -11,8 +11,9 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..definition import misfits
 from ..errors import AttemptError, StoreError
-from ..store import CacheEntry, StoredText
+from ..store import CachedOutput, CacheEntry, StoredText
 from ..store.cache import cached_output
 from ..store.sql import SQL
 from .draft import Draft
@@ -41,11 +42,13 @@ def serve(run: RunExecution, unit: Unit, draft: Draft) -> bool:
     return True
 
 
-def keep(run: RunExecution, unit: Unit, output: StoredText, draft: Draft) -> None:
-    """Keep what an attempt put out for others."""
+def keep(unit: Unit, output: StoredText, draft: Draft) -> None:
+    """Keep what an attempt put out for others, under the key that was asked for before it.
+
+    One that another server began has no such key here, and a key made now might be that of other data."""
     cache = unit.node.task.cache
-    if cache is not None:
-        draft.cached.append(CacheEntry(_key(run, unit), output, cache.ttl_s))
+    if cache is not None and unit.lookup is not None:
+        draft.cached.append(CacheEntry(unit.lookup.key, output, cache.ttl_s))
 
 
 def _look_up(run: RunExecution, unit: Unit, draft: Draft) -> None:
@@ -69,14 +72,23 @@ async def _read(run: RunExecution, unit: Unit, key: str) -> None:
     try:
         row = await run.host.store.row(SQL["find_cached"], (key, since))
         found = cached_output(row) if row is not None else None
+        if found is not None and _is_misfit(unit, found):
+            found = None
     except StoreError as error:  # the task can do without
         logger.warning("the cache could not be read: %s", error, extra={"run_id": run.run_id})
-    run.post(CacheRead(unit, found))
+    run.post(CacheRead(unit, key, found))
+
+
+def _is_misfit(unit: Unit, found: CachedOutput) -> bool:
+    """Whether an output, perhaps of a task without that schema, is none that the task may put out."""
+    schema = unit.node.task.output_schema
+    return schema is not None and bool(misfits(schema, json.loads(found.output.text)))
 
 
 def _key(run: RunExecution, unit: Unit) -> str:
-    """The digest under which an output is kept. Raises AttemptError where the key's template fails."""
+    """The digest under which an output is kept: of type, tools, parameters as they are written, and the rendered key.
+    Raises AttemptError where the key's template fails."""
     task, template = unit.node.task, unit.node.cache_key
     value = template.render(run.tasks.scope_of(unit)) if template is not None else None
-    text = json.dumps([task.type, task.required_tools, value], sort_keys=True)
+    text = json.dumps([task.type, task.required_tools, task.parameters, value], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -19,8 +19,8 @@ from ..recovery.circuits import Circuits
 from ..recovery.rules import RecoveryRules
 from ..scheduling import Scheduling
 from ..settings import FlowSettings
-from ..store import ClaimedRun, Event, Store
-from ..store.claims import take_back
+from ..store import ClaimedRun, Event, Store, Transaction
+from ..store.claims import release, take_back
 from .admission import Admission
 from .handover import Handover
 from .intake import Intake
@@ -90,6 +90,11 @@ class Conductor:
         """Under which id this process owns runs."""
         return self.leases.server_id
 
+    @property
+    def refused(self) -> list[str]:
+        """Runs that this process failed to drive so often that it leaves them to others."""
+        return [run_id for run_id, times in self._given_up.items() if times > MAX_TAKE_BACKS]
+
     # Beginning and ending
     async def start(self) -> None:
         """Take over what others left running, then claim."""
@@ -112,6 +117,7 @@ class Conductor:
             await self.clock.sleep(FINISH_POLL_S)
         if self._keeping is not None:
             self._keeping.cancel()
+            await asyncio.wait([self._keeping])  # it may be becoming a server anew
         await self.leases.leave()
         self.forget()
         self._ticking.cancel()
@@ -153,22 +159,35 @@ class Conductor:
                 self.intake.look()
 
     def take_back(self, runs: list[tuple[str, str, int]]) -> None:
-        """Drive a run (the first) and its sub-flows anew from what the store says."""
+        """Drive a run (the first) and its sub-flows anew from what the store says; give it back where that failed too
+        often."""
         run_id = runs[0][0]
         self._given_up[run_id] = self._given_up.get(run_id, 0) + 1
-        if self.is_stopping or self._given_up[run_id] > MAX_TAKE_BACKS:
+        if self.is_stopping:
             return
         now = self._now()
+        is_refused = self._given_up[run_id] > MAX_TAKE_BACKS
+        change: Callable[[Transaction], ClaimedRun | None]
+        if is_refused:
+            logger.error(
+                "run %s was begun anew %d times and could not go on: it is given back, for another server or the next "
+                "start; this process takes it no more",
+                run_id,
+                MAX_TAKE_BACKS,
+                extra={"run_id": run_id},
+            )
+            change = partial(release, runs=runs, at=now)
+        else:
+            change = partial(take_back, runs=runs, owner=self.owner, at=now)
 
         def taken(claimed: ClaimedRun | None, error: BaseException | None) -> None:
             if error is not None:
                 self.timers.after(TAKE_BACK_S, lambda: self.store.submit(change, taken))
             elif claimed is not None:
                 self.intake.take([claimed])
-            else:
+            elif not is_refused:
                 self._given_up.pop(run_id, None)
 
-        change = partial(take_back, runs=runs, owner=self.owner, at=now)
         self.timers.after(TAKE_BACK_S, lambda: self.store.submit(change, taken))
 
     def holds(self, run_id: str) -> dict[str, str]:
@@ -181,6 +200,7 @@ class Conductor:
         """The journal has a new entry, of this process or another."""
         if event.task is not None:
             return
+        self.handover.heard(event)
         if event.type in _REQUESTS and event.run_id is not None:
             execution = self.executions.get(event.run_id)
             if execution is not None:

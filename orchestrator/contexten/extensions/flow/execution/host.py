@@ -17,6 +17,7 @@ from .admission import Admission
 from .timers import Timers
 
 if TYPE_CHECKING:
+    from .handover import Handover
     from .recoverer import Recoverer
     from .run import RunExecution
 
@@ -34,6 +35,7 @@ class Host(Protocol):
     rules: RecoveryRules
     admission: Admission
     recoverer: Recoverer
+    handover: Handover
     is_stopping: bool
     """Start nothing more; attempts in flight may end."""
 

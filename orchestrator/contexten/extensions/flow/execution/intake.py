@@ -69,7 +69,7 @@ class Intake:
         is_simple = not (run.dependencies or run.demands or self._scheduling.strategy.look_ahead)
         has_room = self.share.has_room(conductor.roots, limit)
         is_full = not has_room or self._may_find or self._is_held_up or self._is_claiming
-        if is_full or not is_simple or conductor.is_stopping:
+        if is_full or not is_simple or not conductor.owner or conductor.is_stopping:
             conductor.store.submit(partial(submit, run=run), settle)
             return
         conductor.roots += 1
@@ -84,9 +84,9 @@ class Intake:
         self.look()
 
     def look(self) -> None:
-        """Claim what the queue may have for the free slots."""
+        """Claim what the queue may have for the free slots, once this process is a server."""
         conductor = self._conductor
-        if self._is_claiming or conductor.is_stopping or not self._may_find:
+        if self._is_claiming or conductor.is_stopping or not self._may_find or not conductor.owner:
             return
         room = self.share.room(conductor.roots, self._scheduling.max_concurrent_flows)
         if room <= 0:
@@ -196,16 +196,18 @@ class Intake:
         """The journal has a new entry about a run, of this process or another."""
         if event.type == "run.scheduled":
             self._may_find |= event.run_id not in self._conductor.executions
-            if event.data is not None and '"deadline"' in event.data:
-                self._note(json.loads(event.data)["deadline"])
-            self._is_held_up |= event.data is not None and '"dependencies"' in event.data
+            data = json.loads(event.data) if event.data else {}
+            if (deadline := data.get("deadline")) is not None:
+                self._note(deadline)
+            self._is_held_up |= "dependencies" in data
         elif event.type in _FREEING:
             self._may_find |= self._is_held_up
             if self._is_held_up and event.type in _FAILING:  # a run that waits for it fails now, not with a free slot
                 change = partial(settle, at=self._conductor.clock.timestamp())
                 self._conductor.store.submit(change, lambda _result, _error: None)
-            if event.type == "run.waiting" and event.data is not None:
-                self._note(json.loads(event.data)["wake_at"])
+            data = json.loads(event.data) if event.type == "run.waiting" and event.data else {}
+            if (wake_at := data.get("wake_at")) is not None:
+                self._note(wake_at)
 
 
 def _wake(tx: Transaction, at: float) -> int:

@@ -70,6 +70,8 @@ class Leases:
         self._peers: dict[str, _Peer] = {}
         self._lock: FileLock | None = None
         self._looked_at = self._look_at = self._rest_at = 0.0
+        self._must_kick = False
+        """Whether this server began anew and has not looked at the queue since."""
 
     # This server
     async def start(self) -> None:
@@ -79,7 +81,9 @@ class Leases:
         lock = hold(self._store.path, server)
         try:
             seen = await self._store.write(partial(join, server=server))
-        except BaseException:
+        except BaseException:  # it may have been recorded nonetheless: who is cancelled does not hear of it
+            withdraw = partial(leave, server_id=server.server_id, at=now)
+            self._store.submit(withdraw, lambda _result, _error: None)
             lock.close()
             forget(self._store.path, server.server_id)
             raise
@@ -109,12 +113,15 @@ class Leases:
         seen = await self._store.write(partial(beat, server_id=self.server_id, at=self._clock.timestamp()))
         if seen is not None:
             await self._settle(seen)
-            return
-        logger.warning("this server was silent for longer than its lease: it begins anew, others drive its runs now")
-        self._let_go()
-        self._conductor.forget()
-        await self.start()
-        self._conductor.intake.kick()
+        else:
+            logger.warning("this server was silent for longer than its lease: it begins anew, others drive its runs")
+            self._let_go()
+            self._conductor.forget()
+            self._must_kick = True
+            await self.start()
+        if self._must_kick:
+            self._must_kick = False
+            self._conductor.intake.kick()
 
     async def leave(self) -> None:
         """Give up all runs and be a server no more."""
@@ -203,5 +210,11 @@ class Leases:
 
     def _bound(self, change: Callable[..., T]) -> Callable[[Transaction], T]:
         """A change that takes runs, for this server, now."""
-        declined = self._conductor.handover.declined
-        return partial(change, owner=self.server_id, at=self._clock.timestamp(), declined=declined)
+        conductor = self._conductor
+        return partial(
+            change,
+            owner=self.server_id,
+            at=self._clock.timestamp(),
+            declined=conductor.handover.declined,
+            refused=conductor.refused,
+        )

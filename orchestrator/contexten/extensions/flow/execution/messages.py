@@ -44,6 +44,7 @@ class CacheRead:
     """A recorded output that can serve a unit was looked for; None: there is none."""
 
     unit: Unit
+    key: str
     found: CachedOutput | None
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..definition import compile_expression
 from ..recovery.context import RecoveryContext
 from ..recovery.recovering import recover
-from .attempt import Attempt
+from .attempt import Attempt, kept_text
 from .next_attempt import NextAttempt
 from .outcome import Failed
 from .timers import Alarm
@@ -65,6 +65,10 @@ class Recoverer:
             host.rules.strategies,
             host.clock,
         )
+        for level, line in recovery.lines:  # without a traceback: a stranger's may hold a secret
+            if level in ("warning", "error"):
+                extra = {"action": "recover", "run_id": context.run_id, "task": context.task}
+                logger.warning("recovery: %s", kept_text(line, host.vault), extra=extra)
         return replace(failure, recovery=recovery)
 
     async def reinitialize(self, agent_name: str) -> None:

@@ -258,6 +258,8 @@ class RunExecution:
             self._turn()
         elif self.parent is not None and self.is_idle:
             self.parent.poke()
+        elif self.starter.is_starved:
+            self.host.wait_for_agent(self)  # it may have been kept here by what was in flight
 
     def _try_again(self, draft: Draft, move: RunMove, error: StoreError) -> None:
         if self.host.is_stopping:
@@ -309,9 +311,9 @@ class RunExecution:
                 elif unit.row.state is TaskState.WAITING and unit.child is None:
                     value = {"waited_until": iso(unit.row.wake_at)}
                     self.tasks.complete(unit, StoredText.of(check_json(value, max_bytes=1000)), draft)
-            case CacheRead(unit, found):
+            case CacheRead(unit, key, found):
                 unit.is_preparing = False
-                unit.lookup = Lookup(found)
+                unit.lookup = Lookup(key, found)
                 self.starter.ready.append(unit)
             case SubflowReady():
                 self.subflows.begin(message, draft)
@@ -349,8 +351,7 @@ class RunExecution:
     def _attempt_ended(self, unit: Unit, outcome: Succeeded | Failed | CutOff, draft: Draft) -> None:
         unit.is_working = False
         if isinstance(outcome, Succeeded):
-            if unit.node.cache_key is not None:
-                keep(self, unit, outcome.text, draft)
+            keep(unit, outcome.text, draft)
             self.tasks.complete(unit, outcome.text, draft)
         elif self.ending is not None:
             draft.move(unit, TaskState.CANCELLED, reason=self.ending.reason or "run cancelled")

@@ -39,7 +39,7 @@ MAX_LOG_LINES = 1000  # of one attempt: an agent that floods its log must not fl
 MAX_WAIT_S = 1e9
 
 
-Demand = tuple[tuple[str, ...], str | None, str | None]
+Demand = tuple[tuple[str, ...], str | None, str | None, frozenset[str]]
 
 
 class Starter:
@@ -181,6 +181,8 @@ class Starter:
             self._tasks.live[unit] = None
             self._run.subflows.prepare(unit, draft)
             return True
+        if self._host.handover.awaits_others(self._run, unit.node):
+            return False
         earlier = self.held.get(unit) if self.held else None
         agent = self._host.admission.admit(unit, earlier)
         if agent is None:
@@ -383,7 +385,8 @@ def _demand(unit: Unit) -> Demand | None:
     is_asked_first = unit.node.cache_key is not None and unit.row.state is TaskState.PENDING
     if is_asked_first and (unit.lookup is None or unit.lookup.found is not None):
         return None  # the cache may serve it
-    return task.required_tools, task.preferred_agent_type, unit.row.error  # agents to avoid are kept with it
+    error = unit.row.error  # agents to avoid are kept with it
+    return task.required_tools, task.preferred_agent_type, error, unit.node.secrets
 
 
 def _uncancel() -> None:

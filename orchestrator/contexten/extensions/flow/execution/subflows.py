@@ -179,7 +179,8 @@ class Subflows:
         else:
             cause = json.loads(message.error) if message.error else {}
             text = (
-                f"The sub-flow's run {unit.row.child_run_id} was {message.state}: "
-                f"{cause.get('message', 'it was cancelled')}"
+                f"The sub-flow's run {unit.row.child_run_id} failed: {cause['message']}"
+                if cause
+                else f"The sub-flow's run {unit.row.child_run_id} was cancelled."
             )
             run.tasks.fail(unit, Failed(kind=cause.get("kind", "agent_failure"), message=text), draft)

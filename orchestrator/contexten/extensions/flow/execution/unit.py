@@ -23,6 +23,8 @@ _UNREAD: Any = object()
 class Lookup(NamedTuple):
     """An answer of the cache."""
 
+    key: str
+    """The digest that was asked for."""
     found: CachedOutput | None
 
 

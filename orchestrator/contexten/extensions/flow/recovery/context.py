@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-
-logger = logging.getLogger(__name__)
 
 MAX_LINES = 100  # of one recovery: a strategy that floods its log must not flood the journal
 MAX_LINE = 4000  # characters
@@ -110,10 +107,7 @@ class RecoveryContext:
         """Do what may fail without keeping the next attempt from being made."""
         try:
             await act()
-        except Exception as error:  # closing runs an agent's own code, which may raise anything
-            logger.exception(
-                "recovery: %s failed", what, extra={"action": "recover", "run_id": self.run_id, "task": self.task}
-            )
+        except Exception as error:  # noqa: BLE001 - closing runs an agent's own code, which may raise anything
             self.log("warning", f"{what} failed: {describe(error)}")
             return False
         self.steps.append(done)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,8 +12,6 @@ import anyio
 
 from ..clock import Clock
 from .context import MAX_LINE, MAX_LINES, RecoveryContext, RecoveryStrategy, describe
-
-logger = logging.getLogger(__name__)
 
 STRATEGY_LIMIT_S = 30.0  # its task waits for it: longer than any call that is worth a wait
 MAX_S = 1e9  # as for the times of a definition
@@ -85,10 +82,7 @@ async def _answer(strategy: RecoveryStrategy, context: RecoveryContext) -> Recov
         if task is not None and task.cancelling():
             raise
         error: BaseException = raised  # of its own making
-    except (Exception, SystemExit) as raised:
-        logger.exception(
-            "a recovery strategy failed", extra={"action": "recover", "run_id": context.run_id, "task": context.task}
-        )
+    except (Exception, SystemExit) as raised:  # noqa: BLE001 - a strategy may be anybody's
         error = raised
     return f"failed: {describe(error)}"
 

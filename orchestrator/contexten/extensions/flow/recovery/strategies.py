@@ -37,7 +37,8 @@ async def change_agent(context: RecoveryContext) -> None:
     if others - context.avoid_agents:
         context.avoid_agents.add(context.agent)
         return
-    await context.reinitialize(context.agent)
+    if "exit_code" not in context.details:  # a program that ended so says nothing of the agent that started it
+        await context.reinitialize(context.agent)
     context.avoid_agents.clear()
     if others:
         context.avoid_agents.add(context.agent)

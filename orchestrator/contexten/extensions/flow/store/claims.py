@@ -11,6 +11,8 @@ from .records import ClaimedRun, RunMove, StoredText, TaskRow
 from .sql import SQL
 from .writer import Refused, Transaction
 
+WAKE_BATCH = 200  # runs a transaction: they must not hold up those that work
+
 
 def claim_one(tx: Transaction, run_id: str, flow_id: str, owner: str, at: float) -> None:
     """Take one scheduled run. Raises Refused where it is not scheduled any more."""
@@ -22,14 +24,20 @@ def claim_one(tx: Transaction, run_id: str, flow_id: str, owner: str, at: float)
 
 
 def take_over(
-    tx: Transaction, owner: str, at: float, *, limit: int = -1, declined: Sequence[str] = ()
+    tx: Transaction,
+    owner: str,
+    at: float,
+    *,
+    limit: int = -1,
+    declined: Sequence[str] = (),
+    refused: Sequence[str] = (),
 ) -> list[ClaimedRun]:
     """Take the running runs that no server owns, all or at most `limit`; of `declined` ones only those that somebody
-    wants ended or paused. Tasks in flight were cut off: a crash counts, a release does not."""
+    wants ended or paused, of `refused` ones none. Tasks in flight were cut off: a crash counts, a release does not."""
     taken: list[ClaimedRun] = []
     if not tx.may_own(owner):
         return taken
-    for run_id, former in tx.rows(SQL["abandoned_runs"], (json.dumps(declined), limit)):
+    for run_id, former in tx.rows(SQL["abandoned_runs"], (json.dumps(declined), json.dumps(refused), limit)):
         _take_over_one(tx, run_id, owner, former, at)
         taken.append(load_claimed(tx, run_id, owner, at))
     return taken
@@ -142,8 +150,8 @@ def schedule(tx: Transaction, run_id: str, flow_id: str, at: float, *, actor: st
 
 
 def wake_due(tx: Transaction, at: float) -> int:
-    """Queue every waiting run whose time has come; answers how many."""
-    due = tx.rows(SQL["due_runs"], (at,))
+    """Queue up to a batch of the waiting runs whose time has come; answers how many."""
+    due = tx.rows(SQL["due_runs"], (at, WAKE_BATCH))
     for run_id, flow_id in due:
         schedule(tx, run_id, flow_id, at)
     return len(due)
@@ -174,9 +182,10 @@ def pause_idle(
     follow(tx, run_id, RunState.PAUSED, at, None)
 
 
-def release(tx: Transaction, runs: Iterable[tuple[str, str, int]], at: float) -> None:
-    """Give up runs at an orderly stop: they stay running without an owner, and the next server takes them over."""
+def release(tx: Transaction, runs: Iterable[tuple[str, str, int]], at: float, data: str | None = None) -> None:
+    """Give up runs in order: they stay running without an owner, and the next server takes them over. `data` (JSON)
+    tells the journal why."""
     for run_id, flow_id, fence in runs:
         tx.execute(SQL["release_run"], (tx.seq + 1, run_id, fence))
         if tx.cursor.rowcount:
-            tx.event("run.released", at, run_id=run_id, flow_id=flow_id)
+            tx.event("run.released", at, run_id=run_id, flow_id=flow_id, data=data)

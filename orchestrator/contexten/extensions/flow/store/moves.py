@@ -97,7 +97,7 @@ def move_run(tx: Transaction, move: RunMove) -> None:
     state = move.to
     if state is RunState.WAITING:
         cursor = _enter_run_move(tx, move)
-        tx.execute(SQL["park_run"], (move.completed, cursor, move.wake_at, move.run_id, move.fence))
+        tx.execute(SQL["park_run"], (move.completed, cursor, move.wake_at, move.at, move.run_id, move.fence))
     elif state is RunState.PAUSED:
         cursor = _enter_run_move(tx, move)
         tx.execute(SQL["pause_owned_run"], (move.completed, cursor, move.at, move.wake_at, move.run_id, move.fence))

@@ -22,6 +22,9 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: setting
 SELECT value FROM settings WHERE key = ?
 
+-- name: scheduling_settings
+SELECT key, value FROM settings WHERE key IN ('strategy', 'max_concurrent_flows', 'in_force', 'queue_keys')
+
 -- name: put_setting
 INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value
 
@@ -66,8 +69,9 @@ SELECT run_id FROM runs INDEXED BY runs_queue
 WHERE state = 'scheduled' AND parent_run_id IS NULL AND blocked IS NULL ORDER BY queue_key, seq LIMIT ?
 
 -- name: claim_run
-UPDATE runs SET state = 'running', owner = ?, fence = fence + 1, started_at = coalesce(started_at, ?), wake_at = NULL
-WHERE run_id = ? AND state = 'scheduled'
+UPDATE runs SET state = 'running', owner = ?1, fence = fence + 1, started_at = coalesce(started_at, ?2), claimed_at = ?2,
+    wake_at = NULL
+WHERE run_id = ?3 AND state = 'scheduled'
 
 -- name: take_over_run
 UPDATE runs SET owner = ?, fence = fence + 1 WHERE run_id = ? AND state = 'running' AND owner IS NOT ?
@@ -77,7 +81,16 @@ SELECT run_id, owner FROM runs
 WHERE state = 'running' AND parent_run_id IS NULL
   AND (owner IS NULL OR owner NOT IN (SELECT server_id FROM servers))
   AND (request IS NOT NULL OR run_id NOT IN (SELECT value FROM json_each(?)))
+  AND run_id NOT IN (SELECT value FROM json_each(?))
 ORDER BY seq LIMIT ?
+
+-- name: untried_server
+SELECT 1 FROM servers, json_each(?3) AS wanted
+WHERE server_id != ?1 AND NOT EXISTS (
+    SELECT 1 FROM events, json_each(events.data, '$.unserved') AS unserved
+    WHERE events.run_id = ?2 AND events.type = 'run.released' AND unserved.value = wanted.value
+      AND events.data ->> 'server_id' = servers.server_id)
+LIMIT 1
 
 -- name: has_abandoned_runs
 SELECT EXISTS (
@@ -147,28 +160,31 @@ WHERE run_id = ? AND task = ? AND item = ? AND state = ?
 UPDATE runs SET completed = completed + ?, cursor = ? WHERE run_id = ? AND state = 'running' AND fence = ?
 
 -- name: end_run
-UPDATE runs SET state = ?, owner = NULL, request = NULL, completed = completed + ?, cursor = ?, ended_at = ?, error = ?,
-    failed_tasks = ?, output = ?, output_digest = ?, reason = coalesce(?, reason), wake_at = NULL
-WHERE run_id = ? AND state = 'running' AND fence = ?
+UPDATE runs SET state = ?1, owner = NULL, request = NULL, completed = completed + ?2, cursor = ?3, ended_at = ?4,
+    slot_s = slot_s + ?4 - coalesce(claimed_at, ?4), error = ?5, failed_tasks = ?6, output = ?7, output_digest = ?8,
+    reason = coalesce(?9, reason), wake_at = NULL
+WHERE run_id = ?10 AND state = 'running' AND fence = ?11
 
 -- name: park_run
-UPDATE runs SET state = 'waiting', owner = NULL, completed = completed + ?, cursor = ?, wake_at = ?
-WHERE run_id = ? AND state = 'running' AND fence = ?
+UPDATE runs SET state = 'waiting', owner = NULL, completed = completed + ?1, cursor = ?2, wake_at = ?3,
+    slot_s = slot_s + ?4 - coalesce(claimed_at, ?4)
+WHERE run_id = ?5 AND state = 'running' AND fence = ?6
 
 -- name: pause_owned_run
-UPDATE runs SET state = 'paused', owner = NULL, request = NULL, completed = completed + ?, cursor = ?, paused_at = ?,
-    wake_at = ?
-WHERE run_id = ? AND state = 'running' AND fence = ?
+UPDATE runs SET state = 'paused', owner = NULL, request = NULL, completed = completed + ?1, cursor = ?2, paused_at = ?3,
+    slot_s = slot_s + ?3 - coalesce(claimed_at, ?3), wake_at = ?4
+WHERE run_id = ?5 AND state = 'running' AND fence = ?6
 
 -- name: release_run
 UPDATE runs SET owner = NULL, cursor = ? WHERE run_id = ? AND state = 'running' AND fence = ?
 
 -- name: due_runs
-SELECT run_id, flow_id FROM runs WHERE state = 'waiting' AND parent_run_id IS NULL AND wake_at <= ? ORDER BY wake_at
+SELECT run_id, flow_id FROM runs INDEXED BY runs_wake
+WHERE state = 'waiting' AND parent_run_id IS NULL AND wake_at <= ? ORDER BY wake_at LIMIT ?
 
 -- name: next_wake
 SELECT min(at) FROM (
-    SELECT min(wake_at) AS at FROM runs WHERE state = 'waiting' AND parent_run_id IS NULL
+    SELECT min(wake_at) AS at FROM runs INDEXED BY runs_wake WHERE state = 'waiting' AND parent_run_id IS NULL
     UNION ALL
     SELECT min(deadline) FROM runs WHERE deadline IS NOT NULL AND deadline_missed = 0 AND ended_at IS NULL)
 
@@ -507,8 +523,13 @@ UPDATE runs SET blocked = ? WHERE run_id = ?
 -- name: any_blocked
 SELECT 1 FROM runs WHERE blocked IS NOT NULL LIMIT 1
 
--- name: blocking_limits
-SELECT DISTINCT blocked FROM runs WHERE blocked IS NOT NULL AND blocked != 'dependencies'
+-- name: blocking_limits -- one step in the index for each, however many runs it keeps back
+WITH RECURSIVE keys (blocked) AS (
+    SELECT min(blocked) FROM runs INDEXED BY runs_blocked WHERE blocked IS NOT NULL
+    UNION ALL
+    SELECT (SELECT min(runs.blocked) FROM runs INDEXED BY runs_blocked WHERE runs.blocked > keys.blocked)
+    FROM keys WHERE blocked IS NOT NULL)
+SELECT blocked FROM keys WHERE blocked IS NOT NULL AND blocked != 'dependencies'
 
 -- name: unblock_first
 UPDATE runs SET blocked = NULL WHERE run_id IN (
@@ -520,7 +541,7 @@ FROM runs INDEXED BY runs_queue
 WHERE state = 'scheduled' AND parent_run_id IS NULL AND blocked IS NULL ORDER BY queue_key, seq LIMIT ?
 
 -- name: slot_holders
-SELECT run_id, started_at, estimate_s, demands FROM runs WHERE state = 'running' AND parent_run_id IS NULL
+SELECT run_id, started_at, estimate_s, demands, owner FROM runs WHERE state = 'running' AND parent_run_id IS NULL
 
 -- name: flow_slots
 SELECT count(*) FROM runs WHERE state = 'running' AND parent_run_id IS NULL AND flow_id = ?
@@ -547,7 +568,7 @@ DELETE FROM limits WHERE kind = ? AND name = ?
 
 -- name: due_deadlines
 SELECT run_id, flow_id, deadline, on_deadline FROM runs
-WHERE deadline <= ? AND deadline_missed = 0 AND ended_at IS NULL ORDER BY deadline
+WHERE deadline <= ? AND deadline_missed = 0 AND ended_at IS NULL ORDER BY deadline LIMIT ?
 
 -- name: miss_deadline
 UPDATE runs SET deadline_missed = 1, cursor = ? WHERE run_id = ?
@@ -558,12 +579,18 @@ UPDATE runs SET state = 'failed', ended_at = ?, reason = ?, cursor = ?, error = 
 WHERE run_id = ? AND state = 'scheduled'
 
 -- name: run_durations
-SELECT version, ended_at - started_at - paused_s FROM runs
-WHERE flow_id = ? AND state = 'completed' AND rerun_of IS NULL ORDER BY seq DESC LIMIT ?
+SELECT version, ended_at - started_at - paused_s, slot_s FROM runs INDEXED BY runs_flow_ended
+WHERE flow_id = ? AND state = 'completed' AND ended_at IS NOT NULL AND rerun_of IS NULL ORDER BY seq DESC LIMIT ?
 
 -- name: task_durations
 SELECT tasks.task, tasks.ended_at - tasks.started_at
-FROM (SELECT run_id FROM runs WHERE flow_id = ? AND ended_at IS NOT NULL ORDER BY seq DESC LIMIT ?) AS latest
+FROM (
+    SELECT run_id, seq FROM runs WHERE flow_id = ?1 AND state = 'completed' AND ended_at IS NOT NULL
+    UNION ALL
+    SELECT run_id, seq FROM runs WHERE flow_id = ?1 AND state = 'failed' AND ended_at IS NOT NULL
+    UNION ALL
+    SELECT run_id, seq FROM runs WHERE flow_id = ?1 AND state = 'cancelled' AND ended_at IS NOT NULL
+    ORDER BY seq DESC LIMIT ?2) AS latest
 JOIN tasks USING (run_id)
 WHERE tasks.state = 'completed' AND tasks.item = -1 AND tasks.taken_over = 0 AND tasks.started_at IS NOT NULL
 
@@ -572,7 +599,7 @@ SELECT run_id, flow_id, version, created_at, started_at, priority, deadline, est
 WHERE state = 'running' AND parent_run_id IS NULL
 
 -- name: history_for_forecast
-SELECT run_id, created_at, started_at, ended_at, paused_s, priority, deadline, estimate_s, demands FROM runs
+SELECT run_id, created_at, slot_s, priority, deadline, estimate_s, demands FROM runs
 WHERE ended_at IS NOT NULL AND started_at IS NOT NULL AND parent_run_id IS NULL ORDER BY seq DESC LIMIT ?
 
 -- name: limit_holders

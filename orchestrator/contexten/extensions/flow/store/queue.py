@@ -53,7 +53,7 @@ def claim(tx: Transaction, owner: str, at: float, *, limit: int, rules: Rules) -
     situation = Situation(
         now=at,
         free_slots=room,
-        running=_running(tx, capacity) if rules.load is not None or any(run.demands for run in queue) else [],
+        running=_running(tx, capacity, owner) if rules.load is not None or any(run.demands for run in queue) else [],
         capacity=capacity,
         load=rules.load,
     )
@@ -114,10 +114,18 @@ def queued(row: Sequence[Any], capacity: Mapping[str, float] | None = None) -> Q
     )
 
 
-def _running(tx: Transaction, capacity: Mapping[str, float]) -> list[RunningRun]:
+def held_by(owner: str | None, demands: str | None, mine: str | None) -> dict[str, float]:
+    """What a running run of `owner` holds: of agents' places only those of `mine`, for each server has its own."""
+    held: dict[str, float] = json.loads(demands) if demands else {}
+    if owner == mine:
+        return held
+    return {name: amount for name, amount in held.items() if not name.startswith("agent:")}
+
+
+def _running(tx: Transaction, capacity: Mapping[str, float], mine: str) -> list[RunningRun]:
     running = []
-    for run_id, started_at, estimate_s, demands in tx.rows(SQL["slot_holders"]):
-        held: dict[str, float] = json.loads(demands) if demands else {}
+    for run_id, started_at, estimate_s, demands, owner in tx.rows(SQL["slot_holders"]):
+        held = held_by(owner, demands, mine)
         running.append(
             RunningRun(
                 run_id=run_id,

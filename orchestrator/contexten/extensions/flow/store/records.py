@@ -80,6 +80,8 @@ class NewRun:
     inputs: str
     total: int
     created_at: float
+    keys: str | None = None
+    """Whose key `queue_key` is: when the run is recorded it must be of those in the queue. None: it is not queued."""
     timeout_s: float | None = None
     idempotency_key: str | None = None
     request_digest: str | None = None

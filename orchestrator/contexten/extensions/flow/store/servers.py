@@ -89,7 +89,13 @@ def _look(tx: Transaction) -> Look:
 
 
 def expel(
-    tx: Transaction, owner: str, at: float, *, dead: Iterable[tuple[Beat, str]], declined: Sequence[str] = ()
+    tx: Transaction,
+    owner: str,
+    at: float,
+    *,
+    dead: Iterable[tuple[Beat, str]],
+    declined: Sequence[str] = (),
+    refused: Sequence[str] = (),
 ) -> Expelled:
     """Remove the rows of servers that have not moved since they were seen, each with the reason, and take over the
     part of their runs that falls to `owner`; the others hear of it and take theirs."""
@@ -106,15 +112,22 @@ def expel(
         tx.event("server.lost", at, data=json.dumps({**data, "runs": runs, "by": owner}))
         gone.append(server_id)
         abandoned += runs
-    return Expelled(gone, take_share(tx, owner, at, abandoned=abandoned, declined=declined))
+    return Expelled(gone, take_share(tx, owner, at, abandoned=abandoned, declined=declined, refused=refused))
 
 
 def take_share(
-    tx: Transaction, owner: str, at: float, *, abandoned: int, declined: Sequence[str] = ()
+    tx: Transaction,
+    owner: str,
+    at: float,
+    *,
+    abandoned: int,
+    declined: Sequence[str] = (),
+    refused: Sequence[str] = (),
 ) -> list[ClaimedRun]:
     """Take over one server's part of so many runs that lost their owner."""
     servers = int(tx.row(SQL["count_servers"])[0])
-    return take_over(tx, owner, at, limit=-(-abandoned // servers) if servers > 1 else -1, declined=declined)
+    limit = -(-abandoned // servers) if servers > 1 else -1
+    return take_over(tx, owner, at, limit=limit, declined=declined, refused=refused)
 
 
 def leave(tx: Transaction, server_id: str, at: float) -> None:

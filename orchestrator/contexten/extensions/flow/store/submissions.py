@@ -17,7 +17,8 @@ from .writer import Refused, Transaction
 def submit(tx: Transaction, run: NewRun) -> Submitted:
     """Record a run as scheduled, unless an earlier run answers for its idempotency key.
 
-    Raises IdempotencyConflict where the key was used for another request, Refused where the flow has a newer version.
+    Raises IdempotencyConflict where the key was used for another request, Refused where the flow has a newer version or
+    the queue another strategy's keys.
     """
     if run.idempotency_key is not None:
         earlier = tx.row(SQL["run_by_key"], (run.flow_id, run.idempotency_key))
@@ -32,6 +33,10 @@ def submit(tx: Transaction, run: NewRun) -> Submitted:
         latest = tx.row(SQL["flow_version"], (run.flow_id,))
         if latest is None or latest[0] != run.version:
             raise Refused(f"flow {run.flow_id} is no longer at version {run.version}")
+    if run.keys is not None:
+        keys = tx.row(SQL["setting"], ("queue_keys",))
+        if keys is not None and keys[0] != run.keys:
+            raise Refused(f"the queue has the keys of {keys[0]}, not of {run.keys}")
     return Submitted(run.run_id, is_existing=False, cursor=insert(tx, run))
 
 

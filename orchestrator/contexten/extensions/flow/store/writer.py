@@ -60,8 +60,9 @@ class Transaction:
         self._server_id = server_id
 
     def may_own(self, owner: str) -> bool:
-        """Whether an owner may take runs: not where it is this process's server and its lease has lapsed."""
-        return self._server_id is None or self._server_id == owner
+        """Whether an owner may take runs: not where it is nobody, nor where it is this process's server and its lease
+        has lapsed."""
+        return bool(owner) and self._server_id in (None, owner)
 
     def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> sqlite3.Cursor:
         """Run one statement."""

@@ -5,12 +5,15 @@ ALTER TABLE runs ADD COLUMN on_deadline TEXT CHECK (on_deadline IN ('continue', 
 ALTER TABLE runs ADD COLUMN deadline_missed INTEGER NOT NULL DEFAULT 0 CHECK (deadline_missed IN (0, 1));
 ALTER TABLE runs ADD COLUMN estimate_s REAL CHECK (estimate_s >= 0);
 ALTER TABLE runs ADD COLUMN demands TEXT CHECK (demands IS NULL OR json_valid(demands)); -- pool: amount
+ALTER TABLE runs ADD COLUMN claimed_at REAL; -- since when it holds its slot, or held it last
+ALTER TABLE runs ADD COLUMN slot_s REAL NOT NULL DEFAULT 0; -- how long it has held one, up to when it gave it back
 ALTER TABLE runs ADD COLUMN blocked TEXT; -- 'dependencies', 'flow:ID' or 'tag:TAG': out of the ready index until that frees
 
 DROP INDEX runs_queue;
 CREATE INDEX runs_queue ON runs (queue_key, seq) WHERE state = 'scheduled' AND parent_run_id IS NULL AND blocked IS NULL;
 CREATE INDEX runs_blocked ON runs (blocked, queue_key, seq) WHERE blocked IS NOT NULL;
 CREATE INDEX runs_deadline ON runs (deadline) WHERE deadline IS NOT NULL AND deadline_missed = 0 AND ended_at IS NULL;
+CREATE INDEX runs_flow_ended ON runs (flow_id, state, seq) WHERE ended_at IS NOT NULL;
 CREATE INDEX runs_flow_active ON runs (flow_id) WHERE state = 'running' AND parent_run_id IS NULL;
 
 -- What a run waits for before it starts: a run, or the first run that a flow will have.

@@ -1,0 +1,47 @@
+"""What was typed wrong, told as JSON where JSON was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from typer.core import TyperGroup
+from typing_extensions import override
+
+from contexten_server.cli.exits import UsageProblem
+from contexten_server.cli.screen import Screen
+
+_AS_JSON = "contexten_server.as_json"
+
+# A context is Any below: whose class it is, Click's or Typer's own, depends on Typer's release.
+
+
+class Commands(TyperGroup):
+    """The commands; with `--json` a wrong command line is an `{"error": ...}` on standard output as well."""
+
+    @override
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Note whether JSON is asked for, which is known to a command only once its arguments are right."""
+        ctx.meta[_AS_JSON] = "--json" in args
+        with _told(ctx):
+            return super().parse_args(ctx, args)
+
+    @override
+    def invoke(self, ctx: Any) -> Any:
+        """Find and run the command."""
+        with _told(ctx):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _told(ctx: Any) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        words = getattr(error, "format_message", None)  # a usage error, by whatever name Typer brings its class along
+        if words is not None and ctx.meta[_AS_JSON]:
+            place = getattr(error, "ctx", None) or ctx
+            problem = UsageProblem(words(), next=f"`{place.command_path} --help` shows what it takes")
+            Screen(as_json=True).data({"error": problem.as_dict()})
+        raise
