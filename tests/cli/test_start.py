@@ -35,6 +35,7 @@ def test_only_commands_that_exist_are_advertised(cli: Callable[..., Any]) -> Non
         "status",
         "logs",
         "cancel",
+        "strategy",
         "simulate",
         "verify",
         "doctor",

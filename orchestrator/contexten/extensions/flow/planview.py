@@ -35,15 +35,6 @@ def predecessors(plan: Plan) -> dict[str, frozenset[str]]:
     return before
 
 
-def ancestors(plan: Plan) -> dict[str, frozenset[str]]:
-    """For each task of a stage all tasks that must end before it, however many steps before."""
-    direct = predecessors(plan)
-    found: dict[str, frozenset[str]] = {}
-    for name in plan.order:
-        found[name] = direct[name].union(*(found[other] for other in direct[name]))
-    return found
-
-
 def _stages_in_order(plan: Plan) -> list[Any]:
     left = {stage.name: stage for stage in plan.stages}
     ordered = []
