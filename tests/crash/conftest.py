@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,15 @@ class Lives:
         return line
 
 
+def entries(ledger: Path) -> list[dict[str, Any]]:
+    """The effects in a ledger. One that a kill cut off in mid-write has not happened: its attempt never ended."""
+    found = []
+    for line in ledger.read_text().splitlines() if ledger.exists() else ():
+        with suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return [line for line in found if line]
+
+
 @dataclass
 class World:
     """One database with its ledger, over several lives."""
@@ -157,15 +167,14 @@ class World:
     # What there is to see
     def effects(self) -> list[tuple[TaskKey, int]]:
         """(task, attempt number) of each effect, in order."""
-        text = self.ledger.read_text() if self.ledger.exists() else ""
-        lines = [json.loads(line) for line in text.splitlines()]
+        lines = entries(self.ledger)
         return [((line["run"], line["task"], line["item"]), line["attempt"]) for line in lines]
 
     def times_done(self, task: str) -> int:
         return sum(key[1] == task for key, _ in self.effects())
 
     def attempt_ids(self, task: str) -> Counter[str]:
-        lines = [json.loads(line) for line in self.ledger.read_text().splitlines()]
+        lines = entries(self.ledger)
         return Counter(line["id"] for line in lines if line["task"] == task)
 
     def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:

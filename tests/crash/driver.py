@@ -128,7 +128,7 @@ class Ledger:
             await self._changed.wait()
 
     def _write(self, line: dict[str, Any]) -> None:
-        os.write(self._file, (json.dumps(line) + "\n").encode())
+        os.write(self._file, f"\n{json.dumps(line)}\n".encode())  # whatever a kill left of the line before
         os.fsync(self._file)
 
     async def run(self, task: TaskCall, context: AttemptContext) -> Any:

@@ -20,7 +20,7 @@ from itertools import count
 
 import pytest
 
-from .conftest import Lives, TaskKey, World
+from .conftest import Lives, TaskKey, World, entries
 from .flows import CHILD, MIXED, MIXED_OUTPUT, MIXED_STATES, MIXED_TRIES
 from .herd import Server
 
@@ -177,7 +177,7 @@ def _repeated(world: World, stops: list[Stop]) -> list[str]:
     for row in world.rows(sql, "task.running"):
         starts.setdefault(_key(row), []).append(row[3])
     found = []
-    for line in map(json.loads, world.ledger.read_text().splitlines()):
+    for line in entries(world.ledger):
         key = (line["run"], line["task"], line["item"])
         end = done.get(key)
         if end is None or line["at"] <= end:
