@@ -22,8 +22,6 @@ NAME_PATTERN = "^[A-Za-z_][A-Za-z0-9_]{0,63}$"
 KINDS = ("tool", "wait", "flow")
 """The values of `type` that are kinds; any other is free text."""
 
-ERROR_KINDS = ("timeout", "agent_failure", "resource", "network", "rate_limit", "invalid", "interrupted", "unknown")
-"""The kinds of error that the format documents; any other is one's own."""
 
 KINDS_NOT_YET = ("agent", "approval", "signal")
 

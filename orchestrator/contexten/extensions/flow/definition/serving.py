@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..recovery.kinds import BUILTIN_KINDS
 from .catalog import AgentSpec, Catalog
 from .findings import Findings
-from .model import ERROR_KINDS, KINDS, KINDS_NOT_YET, Task, WorkflowDefinition
+from .model import KINDS, KINDS_NOT_YET, Task, WorkflowDefinition
 from .parameters import check_flow_parameters, check_pipeline, check_wait
 from .plan import TaskNode
 from .schemas import misfits
@@ -72,7 +73,7 @@ class Serving:
 
     def _fields(self, task: Task, path: str) -> None:
         for place, kind in enumerate((task.retry and task.retry.on) or ()):
-            near = None if kind in ERROR_KINDS else self._findings.guesser.nearest(kind, ERROR_KINDS)
+            near = None if kind in BUILTIN_KINDS else self._findings.guesser.nearest(kind, sorted(BUILTIN_KINDS))
             if near and kind not in self._findings.placeholders:
                 self._findings.warn(
                     f"{path}/retry/on/{place}",
