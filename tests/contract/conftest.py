@@ -226,3 +226,21 @@ def task_move(to: TaskState, before: TaskState = TaskState.PENDING, task: str = 
     if to is TaskState.FAILED:
         row.error = '{"kind": "unknown", "message": "m"}'
     return TaskMove(row, before)
+
+
+def sub_flow_of(run: ClaimedRun) -> NewRun:
+    """A run for the sub-flow that task a of a run waits for."""
+    return NewRun(
+        run_id="run_child",
+        flow_id=FLOW,
+        version=1,
+        name=FLOW,
+        framework="native",
+        priority=2,
+        queue_key=0.0,
+        inputs="{}",
+        total=2,
+        created_at=3.0,
+        parent_run_id=run.run_id,
+        parent_task="a",
+    )

@@ -14,12 +14,12 @@ from contexten.extensions.flow.errors import InvalidArguments, RunNotFound
 from contexten.extensions.flow.service import FlowService
 from contexten.extensions.flow.settings import FlowSettings
 from contexten.extensions.flow.states import RunState, TaskState
-from contexten.extensions.flow.store import NewRun, StoredText
+from contexten.extensions.flow.store import StoredText
 from contexten.extensions.flow.store.cursors import decode, encode
 from contexten.extensions.flow.store.retention import prune, prune_entries, prune_flows
 from contexten.extensions.flow.store.verify import verify
 
-from .conftest import Hand, task_move
+from .conftest import Hand, sub_flow_of, task_move
 
 pytestmark = pytest.mark.anyio
 
@@ -140,20 +140,7 @@ async def test_pruning_never_touches_what_has_not_ended(hand: Hand) -> None:
 
 async def test_pruning_takes_sub_flows_with_their_parent_and_not_before(hand: Hand) -> None:
     run = await hand.running()
-    child = NewRun(
-        run_id="run_child",
-        flow_id="flow",
-        version=1,
-        name="flow",
-        framework="native",
-        priority=2,
-        queue_key=0.0,
-        inputs="{}",
-        total=2,
-        created_at=3.0,
-        parent_run_id=run.run_id,
-        parent_task="a",
-    )
+    child = sub_flow_of(run)
     await hand.advance(run, task_move(TaskState.WAITING, child_run_id="run_child"), children=(child,))
     rows = await hand.store.rows("SELECT run_id, flow_id, fence FROM runs WHERE run_id = 'run_child'")
     (owned,) = [tuple(row) for row in rows]

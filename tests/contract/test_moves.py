@@ -9,7 +9,7 @@ import pytest
 
 from contexten.extensions.flow.errors import IllegalMove, RunNotFound
 from contexten.extensions.flow.states import RUN_MOVES, TASK_MOVES, RunState, TaskState
-from contexten.extensions.flow.store import ClaimedRun, NewRun, Refused, Store
+from contexten.extensions.flow.store import ClaimedRun, Refused, Store
 from contexten.extensions.flow.store.advances import REQUEST_PENDING
 from contexten.extensions.flow.store.claims import release, schedule, take_over, wake_due
 from contexten.extensions.flow.store.queue import Rules, claim
@@ -17,7 +17,7 @@ from contexten.extensions.flow.store.requests import request
 from contexten.extensions.flow.store.verify import verify
 from contexten.extensions.flow.strategies import Fifo
 
-from .conftest import Hand, task_move
+from .conftest import Hand, sub_flow_of, task_move
 
 pytestmark = pytest.mark.anyio
 
@@ -246,20 +246,7 @@ async def test_a_crash_is_counted_once_and_an_orderly_stop_never(hand: Hand) -> 
 
 async def test_a_sub_flow_is_recorded_paused_and_taken_over_with_its_parent(hand: Hand) -> None:
     run = await hand.running()
-    child = NewRun(
-        run_id="run_child",
-        flow_id="flow",
-        version=1,
-        name="flow",
-        framework="native",
-        priority=2,
-        queue_key=0.0,
-        inputs="{}",
-        total=2,
-        created_at=3.0,
-        parent_run_id=run.run_id,
-        parent_task="a",
-    )
+    child = sub_flow_of(run)
     await hand.advance(run, task_move(TaskState.WAITING, child_run_id="run_child"), children=(child,))
     assert await hand.state("run_child") == "running"
     with pytest.raises(IllegalMove, match=run.run_id):
@@ -276,20 +263,7 @@ async def test_a_sub_flow_is_recorded_paused_and_taken_over_with_its_parent(hand
 
 async def test_a_sub_flow_is_paused_and_queued_again_with_its_waiting_parent(hand: Hand) -> None:
     run = await hand.running()
-    child = NewRun(
-        run_id="run_child",
-        flow_id="flow",
-        version=1,
-        name="flow",
-        framework="native",
-        priority=2,
-        queue_key=0.0,
-        inputs="{}",
-        total=2,
-        created_at=3.0,
-        parent_run_id=run.run_id,
-        parent_task="a",
-    )
+    child = sub_flow_of(run)
     await hand.advance(run, task_move(TaskState.WAITING, child_run_id="run_child"), children=(child,))
     await hand.advance(run, to=RunState.WAITING, wake_at=9.0)
     assert await ask(hand.store, run.run_id, "pause") is RunState.PAUSED
