@@ -32,7 +32,7 @@ ERAS = ("2026-07-28", "legacy")
 
 @dataclass
 class Gate:
-    """An agent whose tasks end when the test opens it, with their parameters as output."""
+    """An agent whose tasks end when the test opens it, with their parameters as output; they log what it is to say."""
 
     opened: anyio.Event = field(default_factory=anyio.Event)
     reached: anyio.Event = field(default_factory=anyio.Event)
@@ -40,10 +40,12 @@ class Gate:
     agent_type: str = "test"
     tools: tuple[str, ...] = ("gate",)
     capacity: int = 100
+    saying: str | None = None
 
     async def run(self, task: Any, context: Any) -> Any:
         self.reached.set()
-        context.log("warning", "waiting at the gate")
+        if self.saying is not None:
+            context.log("warning", self.saying)
         await self.opened.wait()
         return dict(task.parameters)
 

@@ -20,6 +20,7 @@ async def _logs(live: Any, era: str, level: types.LoggingLevel | None) -> list[t
         heard.append(params)
 
     modern = {"log_level": level} if era != "legacy" and level is not None else {}
+    live.gate.saying = "waiting at the gate"
     live.gate.opened.set()
     async with live.client(era, logging_callback=hear, **modern) as client:
         if era == "legacy" and level is not None:

@@ -24,7 +24,7 @@ async def test_a_dry_run_compares_every_strategy_and_changes_nothing(live: Any, 
     async with live.client(era) as client:
         await answer(client, "create_flow", flow_id="held", workflow_def=live.flow(live.gate_task()))
         await answer(client, "set_strategy", max_concurrent_flows=1)
-        for deadline in (None, 90, 2):
+        for deadline in (None, 90, 60):
             more = {} if deadline is None else {"deadline": deadline}
             await answer(client, "execute_flow", flow_id="held", **more)
         with anyio.fail_after(10):
