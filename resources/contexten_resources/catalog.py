@@ -11,10 +11,10 @@ from mcp_types import Annotations
 
 from contexten.extensions.flow.errors import IllegalMove
 from contexten.extensions.flow.reference import TEXT_TOPICS, reference_text
-from contexten.extensions.flow.views import RunView
+from contexten.extensions.flow.views import View
 from contexten_resources import completion, uris
 from contexten_resources.outputs import MOST_CHARS, output_text
-from contexten_resources.reading import as_json, let_clients_keep_texts, readable
+from contexten_resources.reading import let_clients_keep_texts, readable, shown
 from contexten_resources.served import Served
 
 _JSON = "application/json"
@@ -28,76 +28,54 @@ _IDS = ResourceSecurity(exempt_params=frozenset({"flow_id", "run_id", "task", "t
 
 def register(server: MCPServer[Any], app: Served) -> None:
     """Add all resources, their completion and how long clients may keep them."""
-    _register_state(server, app)
+    _register_views(server, app)
     _register_runs(server, app)
     _register_texts(server, app)
     completion.register(server, app)
     let_clients_keep_texts(server)
 
 
-def _register_state(server: MCPServer[Any], app: Served) -> None:
+def _register_views(server: MCPServer[Any], app: Served) -> None:
+    """What is a view of the service as it is."""
     live = Annotations(audience=["assistant", "user"], priority=0.6)
 
-    @server.resource(
-        uris.FLOWS,
-        name="flows",
-        title="Flows",
-        mime_type=_JSON,
-        annotations=live,
-        description="the newest saved flows with their latest runs; list_flows has filters and pages",
-    )
-    @readable
-    async def flows() -> str:
-        return as_json((await app.service.list_flows(limit=_ROWS)).data())
+    async def flows() -> View:
+        return await app.service.list_flows(limit=_ROWS)
 
-    @server.resource(
-        uris.SCHEDULER,
-        name="scheduler",
-        title="Scheduler",
-        mime_type=_JSON,
-        annotations=live,
-        description="strategy, limit, how many runs are queued and under way, and which start next",
-    )
-    @readable
-    async def scheduler() -> str:
-        return as_json((await app.service.scheduler()).data())
+    async def scheduler() -> View:
+        return await app.service.scheduler()
 
-    @server.resource(
-        uris.METRICS,
-        name="metrics",
-        title="Metrics",
-        mime_type=_JSON,
-        annotations=live,
-        description="figures about scheduler, flows, tasks, agents and store",
-    )
-    @readable
-    async def metrics() -> str:
-        return as_json((await app.service.metrics()).data())
+    async def metrics() -> View:
+        return await app.service.metrics()
 
-    @server.resource(
-        uris.AGENTS,
-        name="agents",
-        title="Agents, tools and engines",
-        mime_type=_JSON,
-        annotations=live,
-        description="what tasks can use here, with capacity and load",
-    )
-    @readable
-    async def agents() -> str:
-        return as_json((await app.service.agents()).data())
+    async def agents() -> View:
+        return await app.service.agents()
 
-    @server.resource(
-        uris.FLOW,
-        name="flow",
-        title="A flow",
-        mime_type=_JSON,
-        annotations=live,
-        security=_IDS,
-        description="a saved flow: its definition, version and latest run",
-    )
-    @readable
-    async def flow(flow_id: str) -> str:
-        return as_json((await app.service.get_flow(flow_id)).data())
+    async def flow(flow_id: str) -> View:
+        return await app.service.get_flow(flow_id)
+
+    for uri, read, title, description in (
+        (uris.FLOWS, flows, "Flows", "the newest saved flows with their latest runs; list_flows has filters and pages"),
+        (
+            uris.SCHEDULER,
+            scheduler,
+            "Scheduler",
+            "strategy, limit, how many runs are queued and under way, and which start next",
+        ),
+        (uris.METRICS, metrics, "Metrics", "figures about scheduler, flows, tasks, agents and store"),
+        (uris.AGENTS, agents, "Agents, tools and engines", "what tasks can use here, with capacity and load"),
+        (uris.FLOW, flow, "A flow", "a saved flow: its definition, version and latest run"),
+    ):
+        add = server.resource(
+            uri,
+            name=read.__name__,
+            title=title,
+            mime_type=_JSON,
+            annotations=live,
+            security=_IDS,
+            description=description,
+        )
+        add(readable(shown(read)))
 
 
 def _register_runs(server: MCPServer[Any], app: Served) -> None:
@@ -113,8 +91,9 @@ def _register_runs(server: MCPServer[Any], app: Served) -> None:
         description="a run: state, progress and every task; subscribe to follow it",
     )
     @readable
-    async def run(run_id: str) -> str:
-        return as_json((await app.service.get_run(run_id, detail="tasks")).data())
+    @shown
+    async def run(run_id: str) -> View:
+        return await app.service.get_run(run_id, detail="tasks")
 
     @server.resource(
         uris.EVENTS,
@@ -126,9 +105,9 @@ def _register_runs(server: MCPServer[Any], app: Served) -> None:
         description=f"a run's journal, its first {_EVENTS} entries; get_flow_status(detail='events', since=) goes on",
     )
     @readable
-    async def events(run_id: str) -> str:
-        view: RunView = await app.service.get_run(run_id, detail="events", limit=_EVENTS)
-        return as_json(view.data())
+    @shown
+    async def events(run_id: str) -> View:
+        return await app.service.get_run(run_id, detail="events", limit=_EVENTS)
 
     @server.resource(
         uris.OUTPUT,

@@ -17,6 +17,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import ReadResourceRequestParams, ReadResourceResult
 
 from contexten.extensions.flow.errors import FlowError, NotFound
+from contexten.extensions.flow.views import View
 from contexten_resources.served import low_level
 
 logger = logging.getLogger(__name__)
@@ -30,9 +31,15 @@ _TEXTS = ("flow://reference/", "flow://schema/")
 _TOOLS_TEXT = "flow://reference/tools"  # depends on the agents of this process
 
 
-def as_json(data: Any) -> str:
-    """Compact JSON, in Unicode."""
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+def shown(read: Callable[P, Awaitable[View]]) -> Callable[P, Awaitable[str]]:
+    """The same function, answering its view as compact JSON text."""
+
+    @functools.wraps(read)
+    async def answer(*args: P.args, **kwargs: P.kwargs) -> str:
+        data = (await read(*args, **kwargs)).data()
+        return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+    return answer
 
 
 def readable(read: Callable[P, Awaitable[str]]) -> Callable[P, Awaitable[str]]:

@@ -30,8 +30,8 @@ from contexten_resources.subscribers import Subscribers
 from contexten_resources.uris import touched
 
 if TYPE_CHECKING:
+    from contexten.extensions.flow.live.watching import Change
     from contexten.extensions.flow.service import FlowService
-    from contexten.extensions.flow.watching import Change
 
 logger = logging.getLogger(__name__)
 

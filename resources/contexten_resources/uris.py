@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from contexten.extensions.flow.watching import Change
+    from contexten.extensions.flow.live.watching import Change
 
 FLOWS = "flow://flows"
 FLOW = "flow://flows/{flow_id}"

@@ -6,12 +6,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from contexten.extensions.flow.definition import DuplicateKeys, load_json
+from contexten.extensions.flow.definition import MAX_S, DuplicateKeys, load_json
+from contexten.extensions.flow.definition.pointers import pointer
 from contexten.extensions.flow.errors import InvalidArguments, Issue
 from contexten.extensions.flow.nearest import nearest_name
 from contexten_tools.schemas import plain
@@ -129,6 +130,7 @@ INTEGRAL = BeforeValidator(_integral)
 RunId = Annotated[str, Field(min_length=1, max_length=128, examples=["run_01hzy8k3c9w4ab7de2f"])]
 FlowId = Annotated[str, Field(min_length=1, max_length=128, examples=["daily-report"])]
 TaskName = Annotated[str, Field(min_length=1, max_length=64, examples=["fetch"])]
+RunSeconds = Annotated[float, Field(gt=0, le=MAX_S, allow_inf_nan=False)]
 Cursor = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -192,17 +194,13 @@ def _shown(value: object) -> Any:
     return _kind(value)
 
 
-def _pointer(location: tuple[int | str, ...]) -> str:
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
-
-
 def _unknown(model: type[Arguments], name: str, value: object, given: Mapping[str, Any]) -> Issue:
     known = list(input_schema(model)["properties"])
     near = _nearest(name, known)
     if near is None:
         suggestion = "leave it out" if known else "this tool takes no arguments"
         return Issue(
-            path=_pointer((name,)),
+            path=pointer(name),
             code="unknown_argument",
             message=f"There is no argument {name!r}.",
             expected=known,
@@ -211,9 +209,9 @@ def _unknown(model: type[Arguments], name: str, value: object, given: Mapping[st
         )
     patch = None
     if near not in given:
-        patch = [{"op": "move", "from": _pointer((name,)), "path": _pointer((near,))}]
+        patch = [{"op": "move", "from": pointer(name), "path": pointer(near)}]
     return Issue(
-        path=_pointer((name,)),
+        path=pointer(name),
         code="unknown_argument",
         message=f"There is no argument {name!r}; did you mean {near!r}?",
         expected=known,
@@ -232,7 +230,7 @@ def _issue(model: type[Arguments], error: ErrorDetails, given: Mapping[str, Any]
     expected = {key: value for key, value in field.items() if key not in ("description", "examples")} or None
     if error["type"] == "missing":
         return Issue(
-            path=_pointer(location[:1]),
+            path=pointer(*location[:1]),
             code="missing_argument",
             message=f"The argument {name!r} is needed.",
             expected=expected,
@@ -248,7 +246,7 @@ def _issue(model: type[Arguments], error: ErrorDetails, given: Mapping[str, Any]
         suggestion = _nearest(got, [str(value) for value in field["enum"]])
     message = error["msg"] if custom else f"The argument {name!r} does not fit: {error['msg'].lower()}."
     return Issue(
-        path=_pointer(location[:1]),
+        path=pointer(*location[:1]),
         code=code,
         message=message,
         expected=expected,
@@ -311,11 +309,3 @@ def parse(tool: str, model: type[ArgumentsT], given: Mapping[str, Any]) -> Argum
             issues=issues,
         )
     return parsed
-
-
-def choices(literal: Any) -> tuple[str, ...]:
-    """The values of a Literal type."""
-    return tuple(get_args(literal))
-
-
-Detail = Literal["summary", "tasks", "events", "output", "definition"]

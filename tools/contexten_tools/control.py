@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from mcp_types import ToolAnnotations
 from pydantic import Field
 
 from contexten.extensions.flow.errors import InvalidArguments, Issue
-from contexten.extensions.flow.views import ControlResult
+from contexten.extensions.flow.views import Action, ControlResult
 from contexten_tools.app import App
-from contexten_tools.arguments import INTEGRAL, Arguments, RunId, TaskName
+from contexten_tools.arguments import INTEGRAL, Arguments, RunId, RunSeconds, TaskName
 from contexten_tools.budget import bounded
 from contexten_tools.calls import Call
 from contexten_tools.runviews import call as next_to_call
@@ -38,10 +38,13 @@ class ControlFlow(Arguments):
     """Of control_flow."""
 
     run_id: RunId
-    action: Literal["cancel", "pause", "resume", "retry", "rerun_from"]
+    action: Action
     task: TaskName | None = Field(None, description="with rerun_from: the task from which to run again")
     version: Annotated[int, Field(ge=1), INTEGRAL] | None = Field(
         None, description="with retry and rerun_from: the flow's version to use; the run's own by default"
+    )
+    timeout_s: RunSeconds | None = Field(
+        None, description="with retry and rerun_from: the new run's time limit; the old one's by default"
     )
     reason: Annotated[str, Field(max_length=1000)] | None = Field(None, description="why, for the audit trail")
 
@@ -56,10 +59,11 @@ def _check(given: ControlFlow) -> None:
         issues.append(
             Issue(path="/task", code="invalid_value", message=f"{given.action} takes no task.", got=given.task)
         )
-    if given.action not in ("retry", "rerun_from") and given.version is not None:
-        issues.append(
-            Issue(path="/version", code="invalid_value", message=f"{given.action} takes no version.", got=given.version)
-        )
+    issues += [
+        Issue(path=f"/{name}", code="invalid_value", message=f"{given.action} takes no {name}.", got=value)
+        for name, value in (("version", given.version), ("timeout_s", given.timeout_s))
+        if given.action not in ("retry", "rerun_from") and value is not None
+    ]
     if issues:
         raise InvalidArguments(
             " ".join(issue.message for issue in issues),
@@ -78,6 +82,7 @@ def register(server: ToolServer, app: App) -> None:
             given.action,
             task=given.task,
             version=given.version,
+            timeout_s=given.timeout_s,
             reason=given.reason,
             actor=call.actor,
         )

@@ -8,10 +8,11 @@ from mcp_types import ToolAnnotations
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from contexten.extensions.flow.scheduling.priorities import MAX_PRIORITY
 from contexten.extensions.flow.states import RunState
 from contexten.extensions.flow.views import RunView
 from contexten_tools.app import App
-from contexten_tools.arguments import Arguments, Cursor, Definition, FlowId, JsonObject, RunId
+from contexten_tools.arguments import Arguments, Cursor, Definition, FlowId, JsonObject, RunId, RunSeconds
 from contexten_tools.calls import Call
 from contexten_tools.runviews import ended_answer
 from contexten_tools.schemas import answer_schema
@@ -61,7 +62,7 @@ Priority = Annotated[
         {
             "anyOf": [
                 {"type": "string", "enum": ["critical", "high", "normal", "low", "background"]},
-                {"type": "integer"},
+                {"type": "integer", "minimum": -MAX_PRIORITY, "maximum": MAX_PRIORITY},
             ]
         }
     ),
@@ -97,7 +98,10 @@ class ExecuteFlow(Arguments):
         description="engine; auto chooses one (list_agents shows which are available)",
         examples=["auto", "native"],
     )
-    timeout_s: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] | None = Field(
+    work_pool: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        None, description="a Prefect work pool whose workers run it; with framework prefect"
+    )
+    timeout_s: RunSeconds | None = Field(
         None, description="seconds after which the run is ended; context.timeout of the definition by default"
     )
     idempotency_key: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
@@ -164,6 +168,7 @@ def register(server: ToolServer, app: App) -> None:
             dependencies=given.dependencies,
             on_dependency_failure=given.on_dependency_failure,
             framework=given.framework,
+            work_pool=given.work_pool,
             timeout_s=given.timeout_s,
             idempotency_key=given.idempotency_key,
             actor=call.actor,

@@ -26,7 +26,7 @@ def next_call(run: RunView) -> Any:
         case RunState.SCHEDULED | RunState.RUNNING | RunState.WAITING:
             return call("wait_for_flow", run_id=run.run_id)
         case RunState.PAUSED:
-            return call("control_flow", run_id=run.run_id, action="resume")
+            return call("control_flow", run_id=run.root_run_id or run.run_id, action="resume")
         case RunState.FAILED:
             return call("explain_flow", run_id=run.run_id)
         case RunState.COMPLETED:

@@ -8,9 +8,9 @@ from mcp_types import ToolAnnotations
 from pydantic import Field
 
 from contexten.extensions.flow.errors import IllegalMove, InvalidArguments, Issue
-from contexten.extensions.flow.views import FlowView, RunView
+from contexten.extensions.flow.views import Detail, FlowView, RunView
 from contexten_tools.app import App
-from contexten_tools.arguments import INTEGRAL, Arguments, Cursor, Detail, FlowId, RunId, TaskName
+from contexten_tools.arguments import INTEGRAL, Arguments, Cursor, FlowId, RunId, TaskName
 from contexten_tools.budget import (
     DEFAULT_CHARS,
     LEAST_CHARS,

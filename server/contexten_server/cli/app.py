@@ -12,6 +12,7 @@ from contexten_server.cli.doctor import doctor
 from contexten_server.cli.hosts import config
 from contexten_server.cli.listing import list_, status
 from contexten_server.cli.logs import logs
+from contexten_server.cli.publish import publish
 from contexten_server.cli.run import run
 from contexten_server.cli.serve import serve
 from contexten_server.cli.simulate import simulate
@@ -19,6 +20,7 @@ from contexten_server.cli.strategy import strategy
 from contexten_server.cli.usage_errors import Commands
 from contexten_server.cli.validate import validate
 from contexten_server.cli.verify import verify
+from contexten_server.cli.worker import worker
 
 app = typer.Typer(
     name="contexten-flow",
@@ -56,6 +58,8 @@ app.command()(logs)
 app.command()(cancel)
 app.command()(strategy)
 app.command()(simulate)
+app.command()(worker)
+app.command()(publish)
 app.command()(verify)
 app.command()(doctor)
 app.command()(config)

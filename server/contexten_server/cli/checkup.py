@@ -48,6 +48,7 @@ async def examine(db: Path | None, host: str, port: int) -> list[Finding]:
         return [*findings, *_variables(), _wrong_settings(error)]
     findings += _sources()
     findings += _one_verdict([*_database(settings), *await _service(settings)])
+    findings += _folders(settings)
     findings += _secrets(settings)
     findings += await _authentication(settings)
     findings.append(_port(host, port))
@@ -175,6 +176,7 @@ async def _service(settings: FlowSettings) -> list[Finding]:
         Finding(check="tools", level="note", found=f"{name} is off", advice=how)
         for name, how in sorted(agents.disabled_tools.items())
     ]
+    findings += _denied_tools(settings, [*names, *agents.disabled_tools])
     findings += [
         Finding(
             check="engines",
@@ -185,6 +187,22 @@ async def _service(settings: FlowSettings) -> list[Finding]:
         for engine in agents.engines
     ]
     return findings
+
+
+def _denied_tools(settings: FlowSettings, known: list[str]) -> Iterator[Finding]:
+    """Tools that no model may call, and that nobody offers: a slip of the pen would leave the tool that was meant to
+    models. An MCP server's tools may be listed later."""
+    from contexten.extensions.flow.nearest import nearest_name
+
+    for tool in settings.model_deny_tools:
+        if tool not in known and not tool.startswith("mcp:"):
+            near = nearest_name(tool, known)
+            yield Finding(
+                check="tools",
+                level="note",
+                found=f"model_deny_tools names {tool}, which no agent here offers",
+                advice=f"did you mean {near}?" if near else "correct the setting, or take it out",
+            )
 
 
 def _servers(database: Path) -> Finding:
@@ -199,6 +217,17 @@ def _servers(database: Path) -> Finding:
 def _describe(holder: dict[str, Any]) -> str:
     name = holder.get("holder") or holder.get("name") or "another process"
     return f"{name} (process {holder['pid']})" if "pid" in holder else str(name)
+
+
+def _folders(settings: FlowSettings) -> Iterator[Finding]:
+    for folder in settings.allow_paths:
+        if not folder.expanduser().is_dir():
+            yield Finding(
+                check="folders",
+                level="note",
+                found=f"{folder} of allow_paths is not there, or is no folder",
+                advice="make it, or take it out of the setting",
+            )
 
 
 def _secrets(settings: FlowSettings) -> Iterator[Finding]:

@@ -38,7 +38,7 @@ def list_(
 ) -> None:
     """List flows with their latest run, or runs; newest first. Works while a server holds the database.
 
-    Exit codes: 0 listed (or nothing to list), 2 wrong usage, 3 database not usable.
+    Exit codes: 0 listed (or nothing to list), 1 no flow has the id of --flow, 2 wrong usage, 3 database not usable.
     """
     screen = Screen(as_json=as_json)
     question: dict[str, Any] = {"status": status, "tag": tag, "limit": limit, "page": page}

@@ -43,12 +43,17 @@ async def _logs(screen: Screen, given: str, db: Path | None, since: str | None, 
     async with asking(db) as service:
         run_id = await find_run(service, given)
         since = await _print_new(screen, service, run_id, since)
+        told: str | None = None
         while follow:
             # The state is read before the events, so that nothing recorded by its end is left out.
-            ended = (await service.get_run(run_id)).state in _TERMINAL
+            run = await service.get_run(run_id)
             since = await _print_new(screen, service, run_id, since)
-            if ended:
+            if run.state in _TERMINAL:
                 break
+            why = "the run is paused" if run.state == "paused" else run.note
+            if why not in (None, told):
+                screen.note(str(why), style="yellow")
+            told = why
             await service.wait(run_id, timeout_s=_LOOK_S, until="change", since=since)
     return Exit.OK
 

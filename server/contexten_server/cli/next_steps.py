@@ -27,7 +27,7 @@ _BY_CODE = {
 _BY_ISSUE = {
     "no_able_agent": "allow the tool in the settings; `contexten-flow doctor` shows what is off and how to enable it",
     "invalid_page": "take --page from the end of the last answer, or leave it out to begin again",
-    "unknown_strategy": "name one of these; if you typed none, the setting `strategy` is wrong",
+    "unknown_strategy": "name one of these",
 }
 """Where one code stands for many things, the first problem says which."""
 

@@ -86,7 +86,7 @@ def _serve(
 
         strategy_named(strategy, aging_interval_s=settings.aging_interval_s)  # a typo is told before anything starts
     if max_concurrent_flows is not None:
-        from contexten.extensions.flow.scheduling import check_limit
+        from contexten.extensions.flow.scheduling.in_force import check_limit
 
         check_limit(max_concurrent_flows)
     return run_server(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from contexten.extensions.flow.errors import StoreCorrupt
 from contexten_server.cli.conduct import conduct
 from contexten_server.cli.exits import Exit
 from contexten_server.cli.lookup import asking
@@ -22,8 +23,11 @@ def verify(db: Db = None, as_json: Json = False) -> None:
 
 
 async def _verify(screen: Screen, db: Path | None) -> Exit:
-    async with asking(db) as service:
-        report = await service.verify()
+    try:
+        async with asking(db) as service:
+            report = await service.verify()
+    except StoreCorrupt as error:  # its next step would be this command
+        raise StoreCorrupt(error.message, next="Restore a backup, or choose another file with --db.") from error
     if screen.as_json:
         screen.data(report.data())
         return Exit.OK if report.ok else Exit.FAILED

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import FlowError, FlowTimeout
-    from .executor import FlowExecutor
-    from .manager import FlowManager
-    from .orchestrator import FlowOrchestrator
-    from .priorities import FlowPriority
-    from .scheduler import FlowScheduler
+    from .facades.manager import FlowManager
+    from .facades.orchestrator import FlowOrchestrator
+    from .facades.scheduler import FlowScheduler
+    from .recovery.executor import FlowExecutor
+    from .scheduling.priorities import FlowPriority
     from .service import FlowService
     from .settings import FlowSettings
     from .strategies import SchedulingStrategy
@@ -34,11 +34,11 @@ __all__ = [
 
 _HOMES = {
     "FlowError": "errors",
-    "FlowExecutor": "executor",
-    "FlowManager": "manager",
-    "FlowOrchestrator": "orchestrator",
-    "FlowPriority": "priorities",
-    "FlowScheduler": "scheduler",
+    "FlowExecutor": "recovery.executor",
+    "FlowManager": "facades.manager",
+    "FlowOrchestrator": "facades.orchestrator",
+    "FlowPriority": "scheduling.priorities",
+    "FlowScheduler": "facades.scheduler",
     "FlowService": "service",
     "FlowSettings": "settings",
     "FlowTimeout": "errors",

@@ -6,6 +6,7 @@ import re
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[\w.-]+)(?::(?P<port>[0-9]{1,5}))?|[0-9A-Fa-f:.]+(?:%[\w.-]+)?")
 _URL = re.compile(r"[!#-\[\]-~]+")  # what a URL is written with, and a header can quote
 
 
@@ -17,6 +18,14 @@ def is_loopback(host: str) -> bool:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def host_and_port(text: str) -> str:
+    """The host, or host:port, as it is given. Raises ValueError where it is neither, such as a URL."""
+    match = _HOST.fullmatch(text)
+    if match is None or int(match["port"] or 1) not in range(1, 1 << 16):
+        raise ValueError(f"a host or host:port is expected, such as 10.1.2.3:8080, got {text!r}")
+    return text
 
 
 def absolute_url(url: str) -> str:

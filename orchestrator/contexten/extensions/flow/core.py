@@ -8,41 +8,50 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
+from .agents.mcp import mcp_agents
 from .agents.registry import AgentRegistry
 from .agents.secrets import SecretVault
 from .agents.tool_agent import BuiltinToolAgent
-from .answers import Answers
+from .answers.overview import Overview
+from .answers.reading import Answers
 from .clock import Clock, SystemClock
+from .engines import EngineParts, Engines
+from .engines.choice import installed_version
 from .errors import Closing
-from .estimates import Estimates
 from .execution.conductor import Conductor
-from .executor import FlowExecutor
-from .explaining import RunExplainer
-from .feed import Feed
-from .flows import Flows
-from .forecast import Forecast
+from .explaining.explainer import RunExplainer
+from .explaining.obstacles import Obstacles
+from .explaining.postmortem import Postmortem
+from .flows.plans import Plans
+from .flows.saving import Flows
 from .housekeeping import keep_pruned
-from .obstacles import Obstacles
-from .overview import Overview
-from .plans import Plans
-from .postmortem import Postmortem
-from .rates import RateLimits
+from .live.feed import Feed
+from .live.watching import Watchers
+from .models.toolbox import Toolbox
 from .recovery.circuits import Circuits
 from .recovery.error_kinds import ErrorKinds
+from .recovery.executor import FlowExecutor
 from .recovery.retry import RetryPolicy
 from .recovery.rules import RecoveryRules
-from .runs import Runs
-from .scheduling import Scheduling
+from .runs.driving import Runs
+from .scheduling.estimates import Estimates
+from .scheduling.forecast import Forecast
+from .scheduling.in_force import Scheduling
+from .scheduling.rates import RateLimits
 from .settings import FlowSettings
 from .store import Event, Store
 from .store.servers import drivers_of
-from .watching import Watchers
+
+if TYPE_CHECKING:
+    from .prefect.mirror import Mirror
 
 logger = logging.getLogger(__name__)
+
+FAREWELL_S = 4.0  # for agents to close: ending the program of an MCP server takes up to 3 s
 
 _RESCHEDULING = frozenset({"scheduler.changed", "server.started"})  # the first server puts its settings in force
 
@@ -63,12 +72,17 @@ class Core:
         """`drive=False` opens the store for questions and requests only: no run is executed. Any number of processes
         may drive one database; `holder` tells people which this is.
 
-        Raises TypeError where `agents` are none, InvalidArguments where a secret cannot be kept.
+        Raises TypeError where `agents` are none, InvalidArguments where a secret cannot be kept or a server may not
+        have it, McpServersError where the file that names MCP servers is wrong.
         """
         self.settings = settings or FlowSettings()
         self.clock: Clock = clock or SystemClock()
         self.vault = SecretVault(self.settings)
-        self.registry = AgentRegistry(agents, BuiltinToolAgent(self.settings, self.clock, self.vault))
+        self.registry = AgentRegistry(
+            agents,
+            BuiltinToolAgent(self.settings, self.clock, self.vault),
+            mcp_agents(self.settings, self.vault, self.clock),
+        )
         self._drives = drive
         self._holder = holder
         self._rules = RecoveryRules(
@@ -76,13 +90,30 @@ class Core:
             kinds=ErrorKinds(self.settings.error_kinds),
         )
         self._conductor: Conductor | None = None
+        self._mirror: Mirror | None = None
         if executor is not None:
             self.set_executor(executor)
         self._circuits = Circuits(self.settings.circuit_failures, self.settings.circuit_open_s)
         self._limits = RateLimits(self.settings.rates)
+        self.engines = Engines(
+            EngineParts(
+                settings=self.settings,
+                clock=self.clock,
+                vault=self.vault,
+                registry=self.registry,
+                toolbox=Toolbox(
+                    self.registry,
+                    self._limits,
+                    self.clock,
+                    vault=self.vault,
+                    settings=self.settings,
+                    kinds=lambda: self._rules.kinds,
+                ),
+            )
+        )
         self._watchers = Watchers()
         self._store = Store(self.settings.database, durability=self.settings.durability)
-        self._answers = Answers(self._store, self.clock, self._note)
+        self._answers = Answers(self._store, self.clock, self._obstacle)
         self._feed = Feed(
             store=self._store,
             clock=self.clock,
@@ -104,18 +135,6 @@ class Core:
             answers=self._answers,
             plans=self._plans,
         )
-        self._runs = Runs(
-            store=self._store,
-            answers=self._answers,
-            flows=self._flows,
-            plans=self._plans,
-            registry=self.registry,
-            scheduling=self._scheduling,
-            estimates=self._estimates,
-            settings=self.settings,
-            clock=self.clock,
-            watchers=self._watchers,
-        )
         self._forecast = Forecast(
             self._store,
             estimates=self._estimates,
@@ -124,18 +143,33 @@ class Core:
             settings=self.settings,
             clock=self.clock,
         )
+        self._runs = Runs(
+            store=self._store,
+            answers=self._answers,
+            flows=self._flows,
+            plans=self._plans,
+            registry=self.registry,
+            engines=self.engines,
+            scheduling=self._scheduling,
+            estimates=self._estimates,
+            forecast=self._forecast,
+            settings=self.settings,
+            clock=self.clock,
+            watchers=self._watchers,
+        )
         self._overview = Overview(
             self._store,
             self._answers,
             self.registry,
+            self.engines,
             self._scheduling,
             circuits=self._circuits,
             limits=self._limits,
             clock=self.clock,
         )
-        obstacles = Obstacles(self._store, self._answers, self.registry, self._scheduling, self._forecast, self._owner)
+        obstacles = Obstacles(self._store, self._answers, self.registry, self._scheduling, self._owner)
         postmortem = Postmortem(self._store, lambda: self._rules.retry)
-        self._explainer = RunExplainer(self._answers, self.registry, obstacles, postmortem, self._holds)
+        self._explainer = RunExplainer(self._answers, self.engines, obstacles, self._forecast, postmortem, self._holds)
         self._stack = AsyncExitStack()
         self._is_open = False
         self._must_recall = False
@@ -148,7 +182,8 @@ class Core:
         async with AsyncExitStack() as stack:
             await self._store.open(drives=self._drives)
             stack.push_async_callback(_shielded, self._store.close)
-            stack.push_async_callback(_shielded, self.registry.aclose)
+            stack.push_async_callback(_bounded, self.registry.aclose, "agents")
+            stack.push_async_callback(_bounded, self.engines.aclose, "engines")
             await self._scheduling.recall()
             await self._feed.begin()
             group = await stack.enter_async_context(asyncio.TaskGroup())
@@ -159,6 +194,7 @@ class Core:
                 await self._scheduling.settle_limits()
                 await self._scheduling.settle()
                 await self._drive(group)
+                self.registry.start(self._agents_changed)
                 stack.callback(
                     group.create_task(
                         keep_pruned(self._store, self.settings, self.clock, self._forget), name="prune"
@@ -175,6 +211,7 @@ class Core:
             store=self._store,
             plans=self._plans,
             registry=self.registry,
+            engines=self.engines,
             vault=self.vault,
             rules=self._rules,
             circuits=self._circuits,
@@ -185,6 +222,20 @@ class Core:
         )
         self._conductor = self._runs.conductor = self._feed.conductor = conductor
         await conductor.start()
+        if installed_version("prefect") is not None:
+            from .prefect.mirror import Mirror
+
+            self._mirror = Mirror(
+                store=self._store,
+                plans=self._plans,
+                clock=self.clock,
+                vault=self.vault,
+                watchers=self._watchers,
+                access=self.engines.prefect(),
+                server_id=lambda: conductor.owner,
+                control=self._runs.control,
+            )
+            self._mirror.start(group)
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -196,7 +247,11 @@ class Core:
     async def _stop(self) -> None:
         self._is_open = False
         if self._conductor is not None:
+            deadline = self.clock.monotonic() + self.settings.stop_grace_s
             await self._conductor.stop()
+            if self._mirror is not None:
+                await self._mirror.aclose(deadline - self.clock.monotonic())
+                self._mirror = None
             self._conductor = self._runs.conductor = self._feed.conductor = None
         self._watchers.close()
 
@@ -213,8 +268,15 @@ class Core:
     def add_agents(self, agents: Any) -> None:
         """Take more agents; they merge with the others by name. Raises TypeError or ValueError."""
         self.registry.add(agents)
+        self._agents_changed()
+
+    def _agents_changed(self) -> None:
         if self._conductor is not None:
             self._conductor.agents_changed()
+
+    def enable_engine(self, name: str) -> None:
+        """From now on `framework="auto"` may choose that engine, where it is installed."""
+        self.engines.enable(name)
 
     def set_executor(self, executor: FlowExecutor) -> None:
         """From now on what is done about failures, and how often tasks without `retry` are tried."""
@@ -236,9 +298,9 @@ class Core:
     def _owner(self) -> str | None:
         return self._conductor.owner if self._conductor is not None else None
 
-    def _note(self) -> str | None:
+    def _obstacle(self) -> str | None:
         if self._conductor is None and not drivers_of(self._store.path):
-            return "no server runs on this database; the run goes on when one starts"
+            return "no server runs on this database"
         return None
 
     async def _heed(self, events: list[Event]) -> None:
@@ -270,3 +332,15 @@ async def _shielded(farewell: Callable[[], Awaitable[None]]) -> None:
     """Each farewell is bounded in time itself."""
     with anyio.CancelScope(shield=True):
         await farewell()
+
+
+async def _bounded(farewell: Callable[[], Awaitable[None]], whose: str) -> None:
+    """A farewell in which strangers have their say: where one does not come to an end it is left behind."""
+    task = asyncio.ensure_future(farewell())
+    with anyio.CancelScope(shield=True):
+        await asyncio.wait({task}, timeout=FAREWELL_S)
+    if task.done():
+        task.result()
+    else:
+        task.cancel()
+        logger.error("the %s did not close within %g s and are left behind", whose, FAREWELL_S)

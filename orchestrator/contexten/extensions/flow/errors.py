@@ -148,7 +148,8 @@ class StoreError(FlowError):
 
 
 class StoreBusy(StoreError):
-    """Another process has had the database locked for too long."""
+    """Others keep a change from being made: another process has the database locked, or what the change depends on is
+    changed again and again."""
 
     code = "store_busy"
     retryable = True
@@ -170,6 +171,13 @@ class StoreTooNew(StoreError):
     """The database was written by a newer version of this program."""
 
     code = "store_too_new"
+
+
+class StoreConflict(StoreError):
+    """A change met rows that it did not expect: its commit had happened although it was said to have failed, or it has
+    a defect. Making it again meets them again."""
+
+    code = "store_conflict"
 
 
 class StoreFull(StoreError):

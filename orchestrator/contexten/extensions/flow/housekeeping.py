@@ -36,4 +36,6 @@ async def keep_pruned(store: Store, settings: FlowSettings, clock: Clock, forget
                 await clock.sleep(PAUSE_S)
         except FlowError as error:
             logger.warning("pruning failed and will be tried again: %s", error)
+        except Exception:  # a defect here must not end what works
+            logger.exception("pruning failed and will be tried again")
         await clock.sleep(PRUNE_S)

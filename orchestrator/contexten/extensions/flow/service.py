@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from .actor import PYTHON, Actor
-from .answers import MAX_PAGE
+from .answers.reading import MAX_PAGE
 from .core import Core
 from .errors import InvalidArguments
-from .estimates import guess, guess_tasks
-from .explaining import explain_plan
-from .runs import Action, Detail
-from .submission import RunRequest
+from .explaining.explainer import explain_plan
+from .live.watching import Change
+from .runs.submission import RunRequest
+from .scheduling.estimates import guess, guess_tasks
 from .views import (
+    Action,
     AgentsView,
     ControlResult,
+    Detail,
     EventList,
     Explanation,
     FlowPage,
@@ -30,7 +32,9 @@ from .views import (
     StrategyForecast,
     VerifyReport,
 )
-from .watching import Change
+
+if TYPE_CHECKING:
+    from .prefect.deployments import Published
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +103,18 @@ class FlowService(Core):
         limit: int = 20,
         page: str | None = None,
     ) -> RunPage:
-        """Newest first. Raises InvalidArguments."""
+        """Newest first. Raises InvalidArguments, FlowNotFound."""
         return await self._answers.runs(status, flow_id, tag, limit, page)
+
+    async def publish_flow(self, flow_id: str, *, pool: str, version: int | None = None) -> Published:
+        """Make a version of a flow (the latest by default) a Prefect deployment on that work pool; its runs are
+        recorded in this database. Raises FlowNotFound, EngineUnavailable, PrefectError."""
+        from .prefect.access import required_api
+        from .prefect.deployments import publish_flow
+
+        api = required_api()
+        flow = await self.get_flow(flow_id, version=version)
+        return await publish_flow(api, self.clock, flow, pool=pool, database=self.database)
 
     # Runs
     async def execute_flow(self, *, actor: Actor = PYTHON, **request: Unpack[RunRequest]) -> RunView:
@@ -152,13 +166,16 @@ class FlowService(Core):
         *,
         task: str | None = None,
         version: int | None = None,
+        timeout_s: float | None = None,
         reason: str | None = None,
         actor: Actor = PYTHON,
     ) -> ControlResult:
-        """Cancel, pause, resume, retry or rerun a run. Raises RunNotFound, IllegalMove, TaskNotFound,
-        InvalidArguments."""
+        """Cancel, pause, resume, retry or rerun a run; of the last two `timeout_s` is the new run's time limit, the old
+        one's by default. Raises RunNotFound, IllegalMove, TaskNotFound, InvalidArguments."""
         self._check_open()
-        return await self._runs.control(run_id, action, task=task, version=version, reason=reason, actor=actor)
+        return await self._runs.control(
+            run_id, action, task=task, version=version, timeout_s=timeout_s, reason=reason, actor=actor
+        )
 
     async def task_output(self, run_id: str, task: str) -> str:
         """A completed task's output as JSON text, whole. Raises RunNotFound, TaskNotFound, IllegalMove (no output
@@ -212,7 +229,7 @@ class FlowService(Core):
                 plan,
                 flow=view,
                 warnings=[],
-                estimate=await self._estimates.of_run(flow_id, view.version, plan),
+                estimate=await self._estimates.of_run(flow_id, view.version, plan, is_fresh=True),
                 of_tasks=await self._estimates.of_tasks(flow_id, plan),
             )
         raise InvalidArguments("explain_flow takes a flow_id, a run_id or a workflow_def.")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -26,22 +26,29 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from .addresses import absolute_url, private_url
-from .errors import FlowError, Issue
+from .addresses import absolute_url, host_and_port, private_url
+from .errors import FlowError, InvalidArguments, Issue
+from .models.providers import provider_problem
 from .nearest import nearest_name
-from .rates import RateLimit
 from .recovery.error_kinds import ErrorKinds
+from .scheduling.rates import RateLimit
+from .strategies import strategy_named
 
 CONFIG_FILE = "contexten-flow.toml"
 CONFIG_VARIABLE = "CONTEXTEN_FLOW_CONFIG"
 ENV_PREFIX = "CONTEXTEN_FLOW_"
 
-_TRUSTED_ONLY = frozenset({"mcp_servers", "secrets", "tokens"})
-_TRUSTED_PREFIXES = ("allow_", "oauth_")
+OPTIONAL_ENGINES = ("strands", "controlflow", "prefect")
+"""The engines that are extras."""
+
+_TRUSTED_ONLY = frozenset({"engines", "mcp_servers", "secrets", "tokens", "worker_engine"})
+_TRUSTED_PREFIXES = ("allow_", "model", "oauth_", "prefect_")
 """With every name that begins so: what the working directory's file may not set."""
 
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749, section 3.3
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_NO_TARGET = "an empty target: name a host or tool:NAME; a secret without any target may go to any tool"
 
 
 class SecretGrant(BaseModel):
@@ -66,22 +73,57 @@ class SecretGrant(BaseModel):
             raise ValueError(f"a secret's name is an identifier, got {name!r}")
         return name
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_targets(cls, given: Any) -> Any:
+        """Read the short form of the environment. An empty target is not the absence of targets."""
+        if isinstance(given, str):
+            name, at, targets = given.partition("@")
+            given = {"name": name.strip()}
+            for target in map(str.strip, targets.split("+") if at else ()):
+                kind = "tools" if target.startswith("tool:") else "hosts"
+                given.setdefault(kind, []).append(target.removeprefix("tool:"))
+        if isinstance(given, dict) and [] in (given.get("hosts"), given.get("tools")):  # a file's; the default is ()
+            raise ValueError(_NO_TARGET)
+        return given
+
+    @field_validator("hosts", "tools")
+    @classmethod
+    def _check_targets(cls, targets: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        for target in targets:
+            if not target.strip():
+                raise ValueError(_NO_TARGET)
+            if info.field_name == "hosts":
+                host_and_port(target)
+        return targets
+
     def value(self) -> str | None:
         """The secret's value, or None where its variable is unset or empty."""
         return os.environ.get(self.variable or self.name) or None
 
+
+@dataclass(frozen=True, slots=True)
+class ModelPrice:
+    """USD for a million tokens."""
+
+    input_usd: float
+    output_usd: float
+
     @classmethod
-    def parse(cls, text: str) -> SecretGrant:
-        """Read the short form of the environment. Raises ValueError where it is not one."""
-        name, _, targets = text.partition("@")
-        hosts: list[str] = []
-        tools: list[str] = []
-        for target in filter(None, targets.split("+")):
-            if target.startswith("tool:"):
-                tools.append(target.removeprefix("tool:"))
-            else:
-                hosts.append(target)
-        return cls(name=name.strip(), hosts=tuple(hosts), tools=tuple(tools))
+    def parse(cls, text: str) -> ModelPrice:
+        """Read `0.15/0.60`. Raises ValueError where it is nothing such."""
+        parts = text.split("/")
+        try:
+            price = cls(*(float(part) for part in parts))
+        except (TypeError, ValueError):
+            raise ValueError(f"{text!r} is no price: write input/output, such as 0.15/0.60") from None
+        if not (0 <= price.input_usd < 1e6 and 0 <= price.output_usd < 1e6):
+            raise ValueError(f"{text!r}: a price is from 0")
+        return price
+
+    def cost(self, input_tokens: int, output_tokens: int) -> float:
+        """Of so many tokens, in USD."""
+        return (input_tokens * self.input_usd + output_tokens * self.output_usd) / 1e6
 
 
 def _split(value: Any) -> Any:
@@ -184,7 +226,7 @@ class FlowSettings(BaseSettings):
     Making one raises pydantic.ValidationError for a wrong value, and SettingsFileError for a file.
     """
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     database: Path = Field(default_factory=default_database, description="the SQLite file; made where missing")
     durability: Literal["power", "process"] = Field(
@@ -216,6 +258,7 @@ class FlowSettings(BaseSettings):
     allow_functions: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="functions that python may call, as module:name"
     )
+    mcp_servers: Path | None = Field(None, description="file that names MCP servers whose tools flows may use")
     secrets: Annotated[tuple[SecretGrant, ...], NoDecode] = Field((), description="secrets that flows may name")
     tokens: Annotated[tuple[str, ...], NoDecode] = Field((), repr=False, description="bearer tokens accepted over HTTP")
     oauth_issuer: str | None = Field(
@@ -231,6 +274,24 @@ class FlowSettings(BaseSettings):
         None, description="where the issuer's keys are; found in its metadata where not set"
     )
     tool_capacity: int = Field(1000, ge=1, description="attempts that the built-in tool agent runs at once")
+    engines: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="engines that framework=auto may choose: controlflow, prefect"
+    )
+    model: str | None = Field(None, description="the language model of agent tasks, such as openai/NAME")
+    model_base_url: str | None = Field(None, description="where an OpenAI-compatible model is served")
+    model_api_key_variable: str = Field("", description="variable with the model's key; the provider's own by default")
+    model_capacity: int = Field(8, ge=1, description="agent tasks at once, for each engine")
+    model_max_turns: int = Field(20, ge=1, description="model calls of an agent task")
+    model_max_tokens: int | None = Field(None, ge=1, description="tokens of an agent task, all calls together")
+    model_timeout_s: float = Field(120.0, gt=0, description="how long one model call may take")
+    model_deny_tools: Annotated[tuple[str, ...], NoDecode] = Field((), description="tools that no model may call")
+    model_prices: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict, description="USD a million input and output tokens, such as openai/NAME=0.15/0.60"
+    )
+    prefect_server: bool = Field(False, description="start a Prefect server of our own where no API is configured")
+    worker_engine: Literal["native", "strands", "controlflow"] = Field(
+        "native", description="engine of the attempts that this machine makes for a work pool"
+    )
     max_retries: int = Field(3, ge=0, description="tries after the first for tasks without retry")
     retry_delay_s: float = Field(1.0, ge=0, description="delay before the first of them")
     circuit_failures: int = Field(
@@ -251,13 +312,21 @@ class FlowSettings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator(
-        "allow_hosts", "allow_paths", "allow_commands", "allow_functions", "tokens", "oauth_scopes", mode="before"
+        "allow_hosts",
+        "allow_paths",
+        "allow_commands",
+        "allow_functions",
+        "engines",
+        "model_deny_tools",
+        "tokens",
+        "oauth_scopes",
+        mode="before",
     )
     @classmethod
     def _split_lists(cls, value: Any) -> Any:
         return _split(value)
 
-    @field_validator("pools", "flow_limits", "tag_limits", "rate_limits", "error_kinds", mode="before")
+    @field_validator("pools", "flow_limits", "tag_limits", "rate_limits", "error_kinds", "model_prices", mode="before")
     @classmethod
     def _parse_pairs(cls, value: Any) -> Any:
         pairs = _split(value)
@@ -279,6 +348,19 @@ class FlowSettings(BaseSettings):
                 raise ValueError(f"{name!r} needs a size from 0 (which takes the limit away) to 1e9")
         return sizes
 
+    @field_validator("flow_limits", "tag_limits")
+    @classmethod
+    def _check_whole(cls, sizes: dict[str, float]) -> dict[str, float]:
+        for name, size in sizes.items():
+            if not size.is_integer():
+                raise ValueError(f"{name!r} needs a whole number of runs, got {size:g}")
+        return sizes
+
+    @field_validator("allow_hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(host_and_port, hosts))
+
     @field_validator("rate_limits")
     @classmethod
     def _check_rates(cls, limits: dict[str, str]) -> dict[str, str]:
@@ -288,6 +370,54 @@ class FlowSettings(BaseSettings):
             except ValueError as error:
                 raise ValueError(f"{tool}: {error}") from None
         return limits
+
+    @field_validator("engines")
+    @classmethod
+    def _check_engines(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in OPTIONAL_ENGINES:
+                raise ValueError(f"{name!r} is none of {', '.join(OPTIONAL_ENGINES)}")
+        return names
+
+    @field_validator("model")
+    @classmethod
+    def _check_model(cls, model: str | None) -> str | None:
+        if model and not all(model.partition("/")[::2]):
+            raise ValueError(f"{model!r} is no model: write provider/NAME, such as openai/NAME")
+        if model and (problem := provider_problem(model)) is not None:
+            raise ValueError(problem)
+        return model or None
+
+    @field_validator("model_base_url")
+    @classmethod
+    def _check_base_url(cls, url: str | None) -> str | None:
+        if url and "@" in url:
+            raise ValueError("a URL without credentials is expected; model_api_key_variable names the key's variable")
+        return absolute_url(url) if url else None
+
+    @field_validator("model_api_key_variable")
+    @classmethod
+    def _check_key_variable(cls, variable: str) -> str:
+        if variable and not _VARIABLE.fullmatch(variable):  # it may be the key itself: it is not repeated
+            raise ValueError(
+                "the name of an environment variable is expected (letters, digits and '_'), never the key itself"
+            )
+        return variable
+
+    @field_validator("model_prices")
+    @classmethod
+    def _check_prices(cls, prices: dict[str, str]) -> dict[str, str]:
+        for model, price in prices.items():
+            try:
+                ModelPrice.parse(price)
+            except ValueError as error:
+                raise ValueError(f"{model}: {error}") from None
+        return prices
+
+    def price_of(self, model: str) -> ModelPrice | None:
+        """What the model's tokens cost, where the settings say so."""
+        text = self.model_prices.get(model)
+        return ModelPrice.parse(text) if text is not None else None
 
     @field_validator("error_kinds")
     @classmethod
@@ -305,10 +435,7 @@ class FlowSettings(BaseSettings):
     def _parse_secrets(cls, value: Any) -> Any:
         if isinstance(value, dict):
             return [{"name": name, **grant} for name, grant in value.items()]
-        value = _split(value)
-        if isinstance(value, list | tuple):
-            return [SecretGrant.parse(item) if isinstance(item, str) else item for item in value]
-        return value
+        return _split(value)
 
     @field_validator("oauth_issuer", "oauth_resource", "oauth_jwks_url")
     @classmethod
@@ -340,10 +467,14 @@ class FlowSettings(BaseSettings):
     def _upper(cls, value: Any) -> Any:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("strategy", mode="before")
+    @field_validator("strategy")
     @classmethod
-    def _lower(cls, value: Any) -> Any:
-        return value.lower() if isinstance(value, str) else value
+    def _check_strategy(cls, name: str) -> str:
+        try:
+            return strategy_named(name, aging_interval_s=1.0).name
+        except InvalidArguments as error:
+            near = error.issues[0].suggestion
+            raise ValueError(error.message + (f" Did you mean {near}?" if near else "")) from None
 
     @classmethod
     def settings_customise_sources(

@@ -9,6 +9,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Detail = Literal["summary", "tasks", "events", "output", "definition"]
+"""What is told of a run."""
+
+Action = Literal["cancel", "pause", "resume", "retry", "rerun_from"]
+"""What is done to a run."""
+
 
 class View(BaseModel):
     """Base of all answers."""
@@ -137,6 +143,16 @@ class DependencyView(View):
     on_failure: str
 
 
+class UsageView(View):
+    """What language models used."""
+
+    model: str
+    calls: int = Field(description="model calls")
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None = Field(None, description="by the setting model_prices; absent where it has no price")
+
+
 class RunView(View):
     """One execution of a flow. The fields after `error` are there as asked for."""
 
@@ -152,6 +168,9 @@ class RunView(View):
     failed_tasks: list[str] | None = Field(None, description="failures, tolerated or not")
     existing: bool | None = Field(None, description="an earlier run answered for the same idempotency key")
     framework: str | None = None
+    work_pool: str | None = Field(None, description="the Prefect work pool that the run was submitted to")
+    monitor_url: str | None = Field(None, description="the run's page in Prefect")
+    usage: list[UsageView] | None = Field(None, description="what language models used, by model")
     priority: int | None = None
     created_at: str | None = None
     started_at: str | None = None
@@ -159,6 +178,7 @@ class RunView(View):
     duration_s: float | None = None
     rerun_of: str | None = None
     parent_run_id: str | None = None
+    root_run_id: str | None = Field(None, description="of a paused sub-flow: the run with which it is resumed")
     deadline: DeadlineView | None = None
     dependencies: list[DependencyView] | None = None
     held_by: str | None = Field(
@@ -314,6 +334,7 @@ class AgentView(View):
     running: int
     load: float = Field(description="outstanding complexity per capacity")
     lowered_to: int | None = Field(None, description="places now, for a while, after failures for want of resources")
+    state: str | None = Field(None, description="of an MCP server: connected, connecting, or failed, and why")
     circuit: CircuitView | None = None
 
 
@@ -332,8 +353,9 @@ class EngineView(View):
     """One engine, by the name that `framework` takes."""
 
     name: str
-    available: bool
-    note: str | None = None
+    available: bool = Field(description="whether runs can use it now")
+    version: str | None = Field(None, description="of its library, where that is installed")
+    note: str | None = Field(None, description="why it is not available, with what mends that; or what it reaches")
 
 
 class AgentsView(View):

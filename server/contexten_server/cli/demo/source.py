@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any, ClassVar
 
+HOLD_S = 20.0
+
 
 @dataclass(slots=True)
 class Tally:
@@ -23,11 +25,12 @@ class Tally:
     requests: Counter[str] = field(default_factory=Counter)
     _news: threading.Condition = field(default_factory=threading.Condition)
 
-    def count(self, path: str) -> None:
-        """Note a request."""
+    def count(self, path: str) -> int:
+        """Note a request; answers how many there were for the path, with this one."""
         with self._news:
             self.requests[path] += 1
             self._news.notify_all()
+            return self.requests[path]
 
     def await_request(self, path: str, timeout_s: float) -> bool:
         """Block until someone asked for the path; False where nobody did in time."""
@@ -38,8 +41,11 @@ class Tally:
 class Source:
     """Serves `/years/<year>.json` and `/quarters/<year>-<1..4>.json` after a while, as a slow service would."""
 
-    def __init__(self, *, delay_s: float) -> None:
+    def __init__(self, *, delay_s: float, holds: str) -> None:
+        """The first request for the path `holds` is not answered before `let_go` is set, or HOLD_S have passed."""
         self.delay_s = delay_s
+        self.holds = holds
+        self.let_go = threading.Event()
         self.tally = Tally()
 
     @cached_property
@@ -61,8 +67,10 @@ class Source:
 
     def answer(self, path: str) -> list[dict[str, Any]] | None:
         """The records that a path stands for; None where it stands for none."""
-        self.tally.count(path)
+        number = self.tally.count(path)
         time.sleep(self.delay_s)
+        if (path, number) == (self.holds, 1):
+            self.let_go.wait(HOLD_S)
         kind, _, name = path.strip("/").removesuffix(".json").partition("/")
         if kind == "years":
             found = [day for day in self.days if str(day["year"]) == name]

@@ -25,14 +25,14 @@ from contexten_server.cli.demo.source import Source
 from contexten_server.cli.screen import STATE_MARKS, STATE_STYLES, plain_table
 
 DELAY_S = 0.5
-"""How long the source takes for an answer: long enough to watch, and to be killed in the middle of."""
+"""How long the source takes for an answer: long enough to watch."""
 
 LAST_BEFORE_THE_CRASH = "/quarters/2014-4.json"
 
 
 async def tell(console: Console, folder: Path) -> dict[str, Any]:
     """Play all acts; answers what was proved, as JSON data. Raises DemoFailed where the promise was not kept."""
-    source = Source(delay_s=DELAY_S)
+    source = Source(delay_s=DELAY_S, holds=LAST_BEFORE_THE_CRASH)
     with source.serving() as address:
         async with served(folder, address) as server:
             report = await _compose_and_run(console, folder, address, server)
@@ -114,11 +114,12 @@ async def _crash_and_resume(console: Console, folder: Path, address: str, source
             request = {"workflow_def": definition, "inputs": {"source": f"http://{address}"}}
             run_id = (await server.call("execute_flow", request))["run_id"]
             _say(console, "execute_flow", f"{run_id}: 8 requests to a slow service, one after the other")
-            asked = await anyio.to_thread.run_sync(source.tally.await_request, LAST_BEFORE_THE_CRASH, 20.0)
+            asked = await anyio.to_thread.run_sync(source.tally.await_request, LAST_BEFORE_THE_CRASH, 60.0)
             if not asked:
                 raise DemoFailed("the flow did not reach the task in which the server is killed")
             before = await server.call("get_flow_status", {"run_id": run_id})
             server.kill()
+            source.let_go.set()
             done = before["progress"]
             fate = f"process {server.process.pid} is gone at {done['completed']}/{done['total']} tasks, one in flight"
             _say(console, "kill -9", fate, "red")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .protocol import Agent, AttemptContext, Json, TaskCall
+from .protocol import Agent, AttemptContext, Json, TaskCall, Traits
 from .python_agent import PythonAgent, adapt_agents
 from .registry import AgentRegistry
 from .secrets import SecretVault
@@ -17,5 +17,6 @@ __all__ = [
     "PythonAgent",
     "SecretVault",
     "TaskCall",
+    "Traits",
     "adapt_agents",
 ]

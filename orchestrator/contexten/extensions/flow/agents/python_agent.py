@@ -6,12 +6,13 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from .protocol import AttemptContext, Json, TaskCall
+from ..strands.recognition import is_strands
+from .protocol import MODEL, AttemptContext, Json, TaskCall, Traits
 
 _DEFAULT_TYPE = "python"
 _EXPECTED = (
     "an agent is an object with `async def run(task, context)` (and, if it likes, name, agent_type, tools, capacity), "
-    "or an async function of (task, context)"
+    "an async function of (task, context), or an agent, graph or swarm of Strands"
 )
 
 _Call = Callable[..., Awaitable[Json]]
@@ -20,7 +21,7 @@ _Call = Callable[..., Awaitable[Json]]
 class PythonAgent:
     """An object or function of a user as an agent; what it does not say gets a default."""
 
-    __slots__ = ("_call", "_with_context", "agent_type", "capacity", "name", "target", "tools")
+    __slots__ = ("_call", "_with_context", "agent_type", "capacity", "name", "target", "tools", "traits")
 
     def __init__(
         self,
@@ -31,9 +32,11 @@ class PythonAgent:
         agent_type: str = _DEFAULT_TYPE,
         tools: Sequence[str] = (),
         capacity: int = 1,
+        traits: Traits,
     ) -> None:
         self.target = target
         """What the user gave."""
+        self.traits = traits
         self.name = name
         self.agent_type = agent_type
         self.tools: Sequence[str] = tools
@@ -99,6 +102,20 @@ def _adapt(target: object, key: str | None, where: str) -> PythonAgent:
             agent_type=target.agent_type,
             tools=target.tools,
             capacity=target.capacity,
+            traits=target.traits,
+        )
+    if is_strands(target):
+        from ..strands.given import GivenAgent
+
+        given = GivenAgent(target)
+        return PythonAgent(
+            target,
+            given.run,
+            name=key or given.name,
+            agent_type=given.agent_type,
+            tools=given.tools,
+            capacity=given.capacity,
+            traits=MODEL,
         )
     if isinstance(target, type):
         raise TypeError(f"{where} is the class {target.__name__}; give an instance of it")
@@ -124,6 +141,7 @@ def _adapt(target: object, key: str | None, where: str) -> PythonAgent:
         agent_type=_text(target, "agent_type", _DEFAULT_TYPE, where),
         tools=_tools(target, () if is_object else (name,), where),
         capacity=_capacity(target, where),
+        traits=_traits(target, where),
     )
 
 
@@ -168,6 +186,15 @@ def _tools(target: object, default: tuple[str, ...], where: str) -> tuple[str, .
         if not isinstance(name, str):
             raise TypeError(f"{where}.tools must be names of tools, got {name!r}")
     return names
+
+
+def _traits(target: object, where: str) -> Traits:
+    value = getattr(target, "traits", None)
+    if value is None:
+        return Traits()
+    if not isinstance(value, Traits):
+        raise TypeError(f"{where}.traits must be Traits, got {value!r}")
+    return value
 
 
 def _capacity(target: object, where: str) -> int:

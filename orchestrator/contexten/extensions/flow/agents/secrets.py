@@ -16,7 +16,7 @@ from urllib.parse import quote, quote_plus
 
 from ..errors import AttemptError, InvalidArguments
 from ..settings import FlowSettings
-from .protocol import Json
+from .protocol import Agent, Json, traits_of
 
 MIN_SECRET_CHARS = 4
 """A shorter value occurs in ordinary text by chance: masking it would spoil outputs and give it away."""
@@ -85,6 +85,16 @@ class SecretVault:
             return True
         return bool(grant.hosts) and tool == _HTTP_CLIENT and (host is None or self._grants_host(name, host))
 
+    def hand_over(self, agent: Agent, names: Collection[str]) -> None:
+        """Raise AttemptError (invalid) where an agent may not receive one of those secrets in a task's parameters.
+
+        One that guards them itself, or receives references in their place, may be handed all."""
+        rule = traits_of(agent).secrets
+        if rule == "named":
+            self._require_named(names, receiver=agent.name)
+        elif rule == "granted":
+            self.require(names, tools=agent.tools, receiver=f"agent {agent.name}")
+
     def require(self, names: Iterable[str], *, tools: Collection[str], receiver: str) -> None:
         """Raise AttemptError (invalid) unless every tool of `tools` may receive each secret; without tools, unless a
         secret is granted to all. `receiver` is who would get them, for the message."""
@@ -95,6 +105,18 @@ class SecretVault:
                         f"The secret {name} may not be handed to {receiver}: the settings do not grant it.",
                         kind="invalid",
                     )
+
+    def _require_named(self, names: Iterable[str], *, receiver: str) -> None:
+        """Raise AttemptError (invalid) unless the grant of each secret names the receiver (`NAME@tool:RECEIVER`): a
+        model says to others what it is told, so a grant to all tools is none to it."""
+        for name in sorted(names):
+            grant = self._grants.get(name)
+            if grant is None or receiver not in grant.tools:
+                raise AttemptError(
+                    f"The secret {name} may not be handed to the model of {receiver}: the settings do not grant it by "
+                    f"name ({name}@tool:{receiver}). Have a tool's task use it, and the model its output.",
+                    kind="invalid",
+                )
 
     def granted_to_host(self, name: str, host: str) -> bool:
         """Whether the settings name that host (`name` or `name:port`), or all of http_client, for the secret."""

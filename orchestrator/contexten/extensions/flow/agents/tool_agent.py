@@ -12,7 +12,8 @@ from ..clock import Clock
 from ..definition.pointers import pointer
 from ..errors import AttemptError
 from ..settings import FlowSettings
-from .protocol import AttemptContext, Json, TaskCall
+from .protocol import AttemptContext, Json, TaskCall, Traits
+from .reserved import BUILTIN
 from .secrets import SecretVault
 from .tools import (
     ABSENT,
@@ -54,8 +55,9 @@ class BuiltinToolAgent:
     gets only those that its model knows. Without tools the parameters are the output.
     """
 
-    name = "builtin"
+    name = BUILTIN
     agent_type = "tool"
+    traits = Traits(secrets="own")
 
     def __init__(
         self,

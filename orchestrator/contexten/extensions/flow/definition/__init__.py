@@ -7,7 +7,7 @@ from .catalog import AgentSpec, Catalog, Limits, ParameterHook, ToolSpec
 from .checker import CheckReport, check
 from .expressions import Expression, ExpressionError, ExpressionProblem, compile_expression
 from .jsontext import DuplicateKeys, load_json
-from .model import Retry, Stage, Task, WorkflowDefinition
+from .model import MAX_S, Retry, Stage, Task, WorkflowDefinition
 from .names import is_flow_id, is_identifier, make_flow_id, make_identifier
 from .patching import apply_patch
 from .plan import Plan, StageNode, TaskNode, compile_plan
@@ -21,6 +21,7 @@ __all__ = [
     "FAILURE_FIELDS",
     "MAX_DEPTH",
     "MAX_INTEGER",
+    "MAX_S",
     "AgentSpec",
     "Catalog",
     "CheckReport",

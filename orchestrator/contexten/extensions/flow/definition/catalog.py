@@ -30,13 +30,23 @@ class ToolSpec:
     name: str
     description: str = ""
     parameters: type[BaseModel] | None = None
-    """The model of its parameters; field names (or aliases) are the JSON names. None: their shape is unknown."""
+    """The model of its parameters; field names (or aliases) are the JSON names."""
+    schema: Mapping[str, Any] | None = None
+    """Their JSON Schema, where no model of ours describes them. With neither their shape is unknown."""
+    is_alone: bool = False
+    """No pipeline: a task that the tool serves requires no other."""
     piped: frozenset[str] = frozenset()
     """Parameters that default to the output of the tool before it in a pipeline, such as `text` or `data`."""
     code: frozenset[str] = frozenset()
     """Parameters that are programs, such as queries: parsed when they are checked, so bounded in all."""
     warnings: ParameterHook | None = None
     """Called for each task that the built-in agent will serve with this tool."""
+
+    def json_schema(self) -> dict[str, Any] | None:
+        """The JSON Schema of its parameters; None where their shape is unknown."""
+        if self.parameters is not None:
+            return self.parameters.model_json_schema(by_alias=True)
+        return None if self.schema is None else dict(self.schema)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +57,9 @@ class AgentSpec:
     agent_type: str
     tools: Sequence[str] = ()
     builtin: bool = False
-    """True for the built-in tool agent, whose tools are a pipeline with the parameter models of `Catalog.tools`."""
+    """True for agents of ours, whose tools take the parameters that `Catalog.tools` tells."""
+    is_model: bool = False
+    """True for a language model given from Python: it takes tasks of type agent, and no plain tool's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +69,10 @@ class Catalog:
     tools: Mapping[str, ToolSpec] = field(default_factory=lambda: MappingProxyType({}))
     """Tools whose parameters are known, by name. A tool that only an agent offers need not be here."""
     agents: Sequence[AgentSpec] = ()
+    reason_without: Callable[[str], str | None] | None = None
+    """Why a tool that nobody offers is not there now, where that is known."""
+    has_model: bool = False
+    """Whether a language model is configured: for tasks of type agent, and free-text ones on engines that use it."""
     secrets: frozenset[str] = frozenset()
     """Names that the settings grant as `secrets.<NAME>`."""
     flows: Callable[[str], object] | None = None

@@ -17,13 +17,16 @@ T = TypeVar("T")
 
 Sequence = Annotated[tuple[T, ...], Strict(False)]  # a JSON array, which strict mode would refuse for a tuple
 
+MAX_S = 1e9
+"""The longest time that a definition, a call or a recovery may name, in seconds: about 31 years."""
+
 NAME_PATTERN = "^[A-Za-z_][A-Za-z0-9_]{0,63}$"
 
-KINDS = ("tool", "wait", "flow")
+KINDS = ("tool", "agent", "wait", "flow")
 """The values of `type` that are kinds; any other is free text."""
 
 
-KINDS_NOT_YET = ("agent", "approval", "signal")
+KINDS_NOT_YET = ("approval", "signal")
 
 
 class Part(BaseModel):
@@ -42,9 +45,9 @@ class Retry(Part):
     max_attempts: int | None = Field(
         None, ge=1, le=1_000_000, description="All tries, the first included. Absent: the executor's max_retries + 1."
     )
-    delay_s: float = Field(1.0, ge=0, le=1e9, description="Seconds before the second try.")
+    delay_s: float = Field(1.0, ge=0, le=MAX_S, description="Seconds before the second try.")
     backoff: float = Field(2.0, ge=1, le=1000, description="Factor by which the delay grows with each try.")
-    max_delay_s: float = Field(60.0, ge=0, le=1e9, description="The delay's upper bound, in seconds.")
+    max_delay_s: float = Field(60.0, ge=0, le=MAX_S, description="The delay's upper bound, in seconds.")
     jitter: float = Field(0.1, ge=0, le=1, description="Fraction by which the delay varies at random.")
     on: Sequence[str] | None = Field(
         None,
@@ -60,7 +63,7 @@ class Cache(Part):
         min_length=1,
         description="A template of what the output depends on; any value. No secrets: they would have to be recorded.",
     )
-    ttl_s: float = Field(gt=0, le=1e9, description="Seconds for which an output serves.")
+    ttl_s: float = Field(gt=0, le=MAX_S, description="Seconds for which an output serves.")
 
 
 class Task(Part):
@@ -70,7 +73,8 @@ class Task(Part):
     type: str = Field(
         "tool",
         min_length=1,
-        description="tool (the default): the required tools run as a pipeline; wait: parameters {seconds} or {until}; "
+        description="tool (the default): the required tools run as a pipeline; agent: a language model works on the "
+        "description and the parameters with the required tools; wait: parameters {seconds} or {until}; "
         "flow: parameters {flow_id, inputs}; or free text such as data_processing: an agent that offers the required "
         "tools takes the task.",
     )
@@ -95,7 +99,7 @@ class Task(Part):
     max_parallel: int | None = Field(None, ge=1, description="Items of for_each at once. Absent: unbounded.")
     continue_on_item_failure: bool = Field(False, description="Whether the other items go on when one fails.")
     retry: Retry | None = Field(None, description="Absent: the executor's defaults.")
-    timeout_s: float | None = Field(None, gt=0, le=1e9, description="Seconds for one attempt. Absent: none.")
+    timeout_s: float | None = Field(None, gt=0, le=MAX_S, description="Seconds for one attempt. Absent: none.")
     output_schema: dict[str, Any] | bool | None = Field(
         None, description="JSON Schema of the output; a misfit fails the attempt as invalid."
     )
@@ -141,7 +145,7 @@ class Context(TypedDict, total=False):
     __pydantic_config__ = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)  # type: ignore[misc] # pydantic's way to configure a TypedDict
 
     environment: str | None
-    timeout: Annotated[float | None, Field(gt=0, le=1e9, description="Seconds for the whole run, less time paused.")]
+    timeout: Annotated[float | None, Field(gt=0, le=MAX_S, description="Seconds for the whole run, less time paused.")]
 
 
 class WorkflowDefinition(Part):
@@ -185,7 +189,7 @@ class WorkflowDefinition(Part):
 class WaitParameters(Part):
     """Parameters of a task of type wait: one of the two."""
 
-    seconds: float | None = Field(None, ge=0, le=1e9)
+    seconds: float | None = Field(None, ge=0, le=MAX_S)
     until: str | None = Field(None, description="ISO 8601, with an offset or Z.")
 
 

@@ -8,13 +8,25 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ..errors import Issue
 from .catalog import ToolSpec
 from .coercion import NO_MEND, coerce, expected_type
 from .expressions import code_size
 from .findings import Findings, describe, value_at
 from .model import FlowParameters, WaitParameters
 from .pointers import escape, join
+from .schemas import misfits
 from .templates import TOO_MUCH_CODE, has_template
+
+_TYPES = {
+    "boolean": "true or false",
+    "integer": "an integer",
+    "number": "a number",
+    "array": "a list",
+    "object": "an object",
+    "string": "a string",
+}
+"""JSON Schema's types in the words of `coerce`."""
 
 
 def json_names(model: type[BaseModel]) -> dict[str, bool]:
@@ -23,9 +35,12 @@ def json_names(model: type[BaseModel]) -> dict[str, bool]:
 
 
 def check_pipeline(tools: Sequence[ToolSpec], parameters: Mapping[str, Any], path: str, findings: Findings) -> None:
-    """Check parameters that go to these built-in tools one after another."""
+    """Check parameters that go to these tools of ours one after another."""
+    if len(tools) == 1 and tools[0].schema is not None:
+        check_schema_parameters(tools[0].name, tools[0].schema, parameters, path, findings)
+        return
     known = {name: None for tool in tools if tool.parameters for name in json_names(tool.parameters)}
-    if all(tool.parameters is not None for tool in tools):
+    if tools and all(tool.parameters is not None for tool in tools):
         _unknown(tuple(known), parameters, path, findings, ", ".join(tool.name for tool in tools))
     said: set[tuple[str, str]] = set()
     for place, tool in enumerate(tools):
@@ -44,6 +59,70 @@ def check_pipeline(tools: Sequence[ToolSpec], parameters: Mapping[str, Any], pat
 
 def _rest(issue: Any) -> dict[str, Any]:
     return {"expected": issue.expected, "got": issue.got, "suggestion": issue.suggestion}
+
+
+def check_schema_parameters(
+    taker: str, schema: Mapping[str, Any], parameters: Mapping[str, Any], path: str, findings: Findings
+) -> None:
+    """Check parameters against the JSON Schema of the tool that takes them; templates stand for any value."""
+    properties = schema.get("properties")
+    known = tuple(properties) if isinstance(properties, Mapping) else ()
+    is_closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
+    if is_closed:
+        _unknown(known, parameters, path, findings, taker)
+    elif known and "additionalProperties" not in schema and "patternProperties" not in schema:
+        _doubt(known, parameters, path, findings, taker)
+    for name in schema.get("required", ()):
+        if name not in parameters:
+            findings.error(path, "missing_parameter", f"{taker} needs the parameter {name!r}", expected=name)
+    told = {"required", "additionalProperties"} if is_closed else {"required"}
+    rest = {key: value for key, value in schema.items() if key not in told}
+    own = {name: value for name, value in parameters.items() if not is_closed or name in known}
+    for issue in misfits(rest, own, path=path, with_templates=True, steps=findings.schema_steps):
+        findings.error(
+            issue.path,
+            "invalid_parameters",
+            f"{taker}: {issue.message}",
+            expected=issue.expected,
+            got=issue.got,
+            suggestion=issue.suggestion,
+            patch=_mend(issue, parameters, path),
+        )
+
+
+def _mend(issue: Issue, parameters: Mapping[str, Any], path: str) -> list[dict[str, Any]] | None:
+    """The patch that makes a parameter's value the type that is expected, where that is mechanical."""
+    if "not of type" not in issue.message:
+        return None
+    name = issue.path.removeprefix(f"{path}/").replace("~1", "/").replace("~0", "~")
+    wanted = issue.expected if isinstance(issue.expected, list | tuple) else [issue.expected]
+    words = [_TYPES[kind] for kind in wanted if isinstance(kind, str) and kind in _TYPES]
+    mend = coerce(parameters[name], words) if name in parameters and words else NO_MEND
+    return None if mend is NO_MEND else [{"op": "replace", "path": issue.path, "value": mend}]
+
+
+def _doubt(known: tuple[str, ...], parameters: Mapping[str, Any], path: str, findings: Findings, taker: str) -> None:
+    """Warn of parameters that a schema neither names nor refuses: servers drop them in silence."""
+    absent = [name for name in known if name not in parameters]
+    for name in parameters:
+        if name not in known:
+            near = findings.guesser.nearest(name, absent)
+            place = f"{path}/{escape(name)}"
+            findings.warn(
+                place,
+                "unknown_parameter",
+                f"{taker} names no parameter {name[:80]!r}; "
+                + (f"did you mean {near!r}?" if near else "it may be dropped"),
+                expected=list(known),
+                suggestion=near,
+                patch=[{"op": "move", "from": place, "path": f"{path}/{escape(near)}"}] if near else None,
+            )
+
+
+def check_part(model: type[BaseModel], given: Mapping[str, Any], path: str, findings: Findings, *, taker: str) -> None:
+    """Check an object within the parameters against the model that it is to fit."""
+    _unknown(tuple(json_names(model)), given, path, findings, taker)
+    _fit(model, given, path, findings, taker=taker)
 
 
 def check_wait(parameters: Mapping[str, Any], path: str, findings: Findings) -> None:

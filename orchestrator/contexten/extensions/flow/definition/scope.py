@@ -54,3 +54,9 @@ class Scope:
         scope.values = {**self.values, **values}
         scope.task, scope.secret = self.task, self.secret
         return scope
+
+    def with_secrets(self, secret: Callable[[str], str]) -> Scope:
+        """The same scope with other text in the place of secrets."""
+        scope = self.with_values()
+        scope.secret = secret
+        return scope

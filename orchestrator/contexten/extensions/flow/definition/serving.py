@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..recovery.kinds import BUILTIN_KINDS
-from .catalog import AgentSpec, Catalog
+from .agentchecks import check_agent_task, check_description
+from .catalog import AgentSpec, Catalog, ToolSpec
 from .findings import Findings
 from .model import KINDS, KINDS_NOT_YET, Task, WorkflowDefinition
 from .parameters import check_flow_parameters, check_pipeline, check_wait
@@ -22,6 +23,7 @@ class Serving:
         self._offers = [(agent, frozenset(agent.tools)) for agent in catalog.agents]
         self._known_tools = dict.fromkeys((*catalog.tools, *(tool for agent in catalog.agents for tool in agent.tools)))
         self._toolless: list[TaskNode] = []
+        self._has_model = catalog.has_model or any(agent.is_model for agent in catalog.agents)
         self._types = {agent.agent_type for agent in catalog.agents}
 
     def check(self, node: TaskNode) -> None:
@@ -45,9 +47,13 @@ class Serving:
             check_flow_parameters(task.parameters, parameters, self._findings)
             self._no_tools(task, path)
             self._flow(task, path)
+        elif task.type == "agent":
+            self._agent(task, path, parameters)
         else:
             self._type(task, path)
             self._agents(node, parameters)
+            if self._has_model and task.type not in KINDS:  # on some engines the model's
+                check_description(task, path, self._findings)
         self._fields(task, path)
         if node.cache_key is not None:
             self._cache(node, node.cache_key)
@@ -135,8 +141,12 @@ class Serving:
         if names is None:
             return
         required = frozenset(names)
-        able = [agent for agent, tools in self._offers if required <= tools]
+        is_plain = task.type in KINDS
+        able = [agent for agent, tools in self._offers if required <= tools and not (is_plain and agent.is_model)]
         preferred = task.preferred_agent_type
+        if not able and self._has_model and not is_plain:
+            self._needs_model(path, f"no one agent offers all of {', '.join(names)}")
+            return
         if not able:
             self._nobody(names, path)
             return
@@ -149,8 +159,52 @@ class Serving:
             self._toolless.append(node)
             return
         specs = [self._catalog.tools[name] for name in names if name in self._catalog.tools]
-        if len(specs) == len(names):
-            check_pipeline(specs, task.parameters, parameters, self._findings)
+        if len(names) > 1 and any(spec.is_alone for spec in specs):
+            self._findings.error(
+                f"{path}/required_tools", "no_pipeline", "a task calls one tool of an MCP server; split it", got=names
+            )
+        elif len(specs) == len(names):
+            if self._has_model and not is_plain:
+                self._free_text(task, specs, path, parameters)
+            else:
+                check_pipeline(specs, task.parameters, parameters, self._findings)
+
+    def _free_text(self, task: Task, specs: list[ToolSpec], path: str, parameters: str) -> None:
+        """What does not fit the tools may yet be for a model."""
+        own = Findings()
+        own.schema_steps, own.code = self._findings.schema_steps, self._findings.code
+        check_pipeline(specs, task.parameters, parameters, own)
+        if own.errors:
+            self._needs_model(path, f"the parameters are not those of {', '.join(spec.name for spec in specs)}")
+
+    def _needs_model(self, path: str, why: str) -> None:
+        self._findings.warn(
+            f"{path}/type",
+            "needs_model_engine",
+            f"{why}: only a language model can do this task, with framework strands or controlflow, or type agent",
+        )
+
+    def _agent(self, task: Task, path: str, parameters: str) -> None:
+        check_agent_task(task, path, parameters, self._findings)
+        if self._meant(task, path) is None:
+            return
+        preferred = task.preferred_agent_type
+        if preferred is not None and preferred not in self._types:
+            near = self._findings.guesser.nearest(preferred, dict.fromkeys(self._types))
+            self._findings.warn(
+                f"{path}/preferred_agent_type",
+                "no_preferred_agent",
+                f"no agent of type {preferred[:80]!r} is here; the configured model will take the task."
+                + (f" Did you mean {near!r}?" if near else ""),
+                got=preferred[:200],
+                suggestion=near,
+            )
+        if not self._has_model:
+            self._findings.warn(
+                f"{path}/type",
+                "no_model",
+                "no language model is configured here: set CONTEXTEN_FLOW_MODEL before the flow is run",
+            )
 
     def _meant(self, task: Task, path: str) -> list[str] | None:
         """The tools by their right names; None where one of them cannot be made out."""
@@ -160,6 +214,9 @@ class Serving:
                 meant.append(None)
             elif name in self._known_tools:
                 meant.append(name)
+            elif self._catalog.reason_without is not None and (reason := self._catalog.reason_without(name)):
+                meant.append(None)
+                self._findings.error(f"{path}/required_tools/{place}", "no_able_agent", reason, got=name[:200])
             else:
                 near = self._findings.guesser.nearest(name, self._known_tools)
                 hint = f"; did you mean {near!r}?" if near else f"; there are {', '.join(list(self._known_tools)[:20])}"

@@ -65,7 +65,7 @@ def check_json(value: Any, *, max_bytes: int) -> str:
         try:
             size = len(text.encode())
         except UnicodeEncodeError:
-            raise _find_surrogate(value) from None
+            raise find_surrogate(value) or NotJson("the text is not valid Unicode") from None
     if size > max_bytes:
         raise _too_large(max_bytes)
     return text
@@ -157,21 +157,24 @@ def _shown(key: object) -> str:
     return repr(key)[:40] if isinstance(key, int | float | None) else f"of type {type(key).__name__}"
 
 
-def _find_surrogate(value: Any) -> NotJson:
-    problem = NotJson("the text holds a lone surrogate, which is not valid Unicode")
+def find_surrogate(value: Any) -> NotJson | None:
+    """What to raise of JSON data that holds a lone surrogate, with its place; None where it holds none."""
     trail: list[tuple[Any, str]] = [(value, "")]
     while trail:
         current, path = trail.pop()
         if isinstance(current, str):
             if _SURROGATE.search(current):
-                problem.path = path
-                break
+                return _not_unicode("the text", path)
         elif isinstance(current, dict):
             if any(_SURROGATE.search(key) for key in current):
-                problem.path = path
-                problem.reason = "a key holds a lone surrogate, which is not valid Unicode"
-                break
+                return _not_unicode("a key", path)
             trail.extend((inner, f"{path}/{escape(key)}") for key, inner in current.items())
         elif isinstance(current, list | tuple):
             trail.extend((inner, f"{path}/{index}") for index, inner in enumerate(current))
+    return None
+
+
+def _not_unicode(what: str, path: str) -> NotJson:
+    problem = NotJson(f"{what} holds a lone surrogate, which is not valid Unicode")
+    problem.path = path
     return problem

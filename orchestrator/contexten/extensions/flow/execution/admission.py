@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 
 from ..agents.protocol import Agent
 from ..agents.registry import AgentRegistry
+from ..agents.staff import Staff
 from ..clock import Clock, iso
 from ..definition import Task
-from ..rates import RateLimits
 from ..recovery.circuits import CircuitChange, Circuits
+from ..scheduling.rates import RateLimits
 from .next_attempt import NextAttempt
 from .timers import Alarm, Timers
 from .unit import Unit
@@ -32,11 +33,11 @@ class Hold:
     """From then on circuits keep it no longer; seconds of the monotonic clock."""
 
 
-def circuit_names(task: Task, tool: str | None = None) -> tuple[str, ...]:
-    """The names under which circuits know a task's tools (or one of them). Calls of http_client to one host say nothing
+def circuit_names(task: Task, tools: Sequence[str]) -> tuple[str, ...]:
+    """The names under which circuits know some of a task's tools. Calls of http_client to one host say nothing
     of another: it has a circuit for each host, and none where the task's text does not tell the host."""
     names = []
-    for name in task.required_tools if tool is None else (tool,):
+    for name in tools:
         if name != "http_client":
             names.append(name)
         elif (host := _host(task.parameters.get("url"))) is not None:
@@ -74,7 +75,7 @@ class Admission:
         self._alarm: Alarm | None = None
         self._alarm_at = math.inf
 
-    def admit(self, unit: Unit, earlier: Hold | None) -> Agent | Hold | None:
+    def admit(self, unit: Unit, staff: Staff, earlier: Hold | None) -> Agent | Hold | None:
         """Take a place of an agent for a unit's attempt; what holds it up, or None where all agents are busy.
 
         `earlier` is what held it before, if anything did: a circuit holds an attempt for as long as it was open when
@@ -83,32 +84,33 @@ class Admission:
         avoided = NextAttempt.of(unit).avoid_agents if unit.row.error is not None else frozenset()
         task = unit.node.task
         if not self._circuits and not self._limits:  # the usual case, and so the cheap one
-            return self._registry.try_acquire(task, avoided)
+            return staff.try_acquire(task, avoided)
         now = self._clock.monotonic()
         is_patient = earlier is None or now < earlier.patience
         if is_patient and self._circuits:
-            found = self._closed_off(task, avoided, now)
+            found = self._closed_off(task, staff, avoided, now)
             if isinstance(found, Hold):
                 patience = min(math.inf if earlier is None else earlier.patience, found.until + PROBE_S)
                 return self._held(Hold(found.what, min(found.until, patience), patience))
             avoided = found
-        if self._limits and (late := self._limits.next_token(task.required_tools, now)) is not None:
+        tools = staff.called_tools(task)
+        if self._limits and (late := self._limits.next_token(tools, now)) is not None:
             patience = math.inf if earlier is None else earlier.patience
             return self._held(Hold(f"rate limit of tool {late[0]}", late[1], patience))
-        agent = self._registry.try_acquire(task, avoided)
+        agent = staff.try_acquire(task, avoided)
         if agent is None:
             return None
-        self._limits.take(task.required_tools, now)
+        self._limits.take(tools, now)
         if self._circuits:
-            unit.tickets = self._circuits.begin(self._named(agent), circuit_names(task), now)
+            unit.tickets = self._circuits.begin(self._named(agent), circuit_names(task, tools), now)
         return agent
 
-    def _closed_off(self, task: Task, avoided: frozenset[str], now: float) -> Hold | frozenset[str]:
+    def _closed_off(self, task: Task, staff: Staff, avoided: frozenset[str], now: float) -> Hold | frozenset[str]:
         """What holds the task up, or the agents to avoid."""
-        tool = self._circuits.open_tool(circuit_names(task), now)
+        tool = self._circuits.open_tool(circuit_names(task, staff.called_tools(task)), now)
         if tool is not None:
             return Hold(f"circuit of tool {tool[0]} open", tool[1])
-        able = self._registry.able(task)
+        able = staff.able(task)
         closed_off = self._circuits.open_agents(able, now)
         if not closed_off:
             return avoided
@@ -118,7 +120,9 @@ class Admission:
         both = avoided | closed_off.keys()
         return both if not both.issuperset(able) else frozenset(closed_off)
 
-    def ended(self, unit: Unit, agent: Agent, kind: str | None, tool: str | None) -> Sequence[CircuitChange]:
+    def ended(
+        self, unit: Unit, staff: Staff, agent: Agent, kind: str | None, tool: str | None
+    ) -> Sequence[CircuitChange]:
         """An attempt ended: with success (None) or a failure of that kind, while `tool` was at work, where the agent
         tells. Answers the circuits that opened or closed."""
         tickets, unit.tickets = unit.tickets, ()
@@ -126,11 +130,11 @@ class Admission:
             return ()
         task = unit.node.task
         name = self._named(agent)
-        tools = circuit_names(task)
+        tools = circuit_names(task, staff.called_tools(task))
         if kind is not None:
             if name is None:
-                tools = () if tool is None else circuit_names(task, tool)
-            elif len(self._registry.able(task)) > 1:  # another agent may do better with the same tools
+                tools = () if tool is None else circuit_names(task, (tool,))
+            elif len(staff.able(task)) > 1:  # another agent may do better with the same tools
                 tools = ()
         return self._circuits.ended(name, tools, tickets, kind, self._clock.monotonic())
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from ..agents.protocol import Agent, AttemptContext, TaskCall
+from ..agents.failures import kept_failure, kept_text
+from ..agents.protocol import Agent, AttemptContext, Ending, TaskCall, traits_of
 from ..agents.secrets import SecretVault
 from ..agents.tool_agent import BuiltinToolAgent
 from ..definition import NotJson, Scope, TaskNode, check_json, copy_json, misfits
@@ -22,9 +23,7 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-MAX_MESSAGE = 4000  # characters of an error's message: what a journal entry and a reader can use
 CANCEL_AGAIN_S = 1.0
-MAX_DETAILS = 16_000  # bytes of what it carries besides
 
 
 class Attempt:
@@ -34,7 +33,19 @@ class Attempt:
     more than all the rest of a small one.
     """
 
-    __slots__ = ("_alarm", "_is_cut_off", "_is_late", "_task", "_timers", "agent", "context", "node")
+    __slots__ = (
+        "_alarm",
+        "_is_cut_off",
+        "_is_late",
+        "_on_given_up",
+        "_patience_s",
+        "_task",
+        "_timers",
+        "agent",
+        "context",
+        "is_given_up",
+        "node",
+    )
 
     def __init__(self, node: TaskNode, agent: Agent, context: AttemptContext) -> None:
         self.node = node
@@ -44,55 +55,95 @@ class Attempt:
         self._alarm: Alarm | None = None
         self._is_cut_off = False
         self._is_late = False
+        self.is_given_up = False
+        """Whether it refused to end when its time was up, and is waited for no more."""
 
     def was_cut_off(self) -> bool:
         """Whether `end` was called."""
         return self._is_cut_off
 
-    def end(self) -> None:
+    def end(self, why: Ending) -> None:
         """Cut the attempt off. Again, if it clings to life."""
         self._is_cut_off = True
+        self._cancel(why)
+
+    def _cancel(self, why: Ending) -> None:
+        self.context.end(why)
         if self._task is not None:
             self._task.cancel()
 
     def _time_out(self) -> None:
+        if self._is_late and self._patience_s <= 0:
+            self.is_given_up = True
+            self._on_given_up(self._cut_short())
+            return
         self._is_late = True
-        if self._task is not None:
-            self._task.cancel()
-            self._alarm = self._timers.after(CANCEL_AGAIN_S, self._time_out)  # some swallow a cancellation
+        self._cancel(Ending.TIMED_OUT)
+        pause_s = min(CANCEL_AGAIN_S, self._patience_s)  # some swallow a cancellation
+        self._patience_s -= pause_s
+        self._alarm = self._timers.after(pause_s, self._time_out)
+
+    def _cut_short(self) -> Outcome:
+        if self.was_cut_off():
+            return CutOff()
+        timeout_s = self.context.timeout_s
+        message = f"The attempt took longer than timeout_s = {timeout_s:g} s."
+        return Failed(kind="timeout", message=message, details={"timeout_s": timeout_s}, tool=self.context.tool)
 
     async def run(
-        self, scope: Scope, *, timers: Timers, vault: SecretVault, kinds: ErrorKinds, max_output_bytes: int
+        self,
+        scope: Scope,
+        *,
+        about: Callable[[], dict[str, Any]],
+        timers: Timers,
+        vault: SecretVault,
+        kinds: ErrorKinds,
+        max_output_bytes: int,
+        grace_s: float,
+        on_given_up: Callable[[Outcome], None],
     ) -> Outcome:
-        """Make the attempt. Never raises but on cancellation from outside."""
+        """Make the attempt. `about` tells an agent that is no tool what is around the task, as fields of TaskCall.
+
+        Where it goes on for `grace_s` after its time was up, `on_given_up` is told its outcome, and what it comes to
+        later is of no account. Never raises but on cancellation from outside."""
         if self.was_cut_off():  # before it began
             return CutOff()
         task = self._task = asyncio.current_task()
         timeout_s = self.context.timeout_s
         self._timers = timers
+        self._patience_s = grace_s
+        self._on_given_up = on_given_up
         self._alarm = timers.after(timeout_s, self._time_out) if timeout_s is not None else None
         try:
-            return await self._work(scope, vault, kinds, max_output_bytes)
+            return await self._work(scope, about, vault, kinds, max_output_bytes)
         except asyncio.CancelledError:
             if not (self.was_cut_off() or self._is_late):
                 raise
             while task is not None and task.cancelling():
                 task.uncancel()
-            if self.was_cut_off():
-                return CutOff()
-            message = f"The attempt took longer than timeout_s = {timeout_s:g} s."
-            return Failed(kind="timeout", message=message, details={"timeout_s": timeout_s}, tool=self.context.tool)
+            return self._cut_short()
         finally:
             self._task = None
             if self._alarm is not None:
                 self._alarm.cancel()
 
-    async def _work(self, scope: Scope, vault: SecretVault, kinds: ErrorKinds, max_output_bytes: int) -> Outcome:
+    async def _work(
+        self,
+        scope: Scope,
+        about: Callable[[], dict[str, Any]],
+        vault: SecretVault,
+        kinds: ErrorKinds,
+        max_output_bytes: int,
+    ) -> Outcome:
         node = self.node
         task = node.task
+        is_builtin = isinstance(self.agent, BuiltinToolAgent)
+        traits = traits_of(self.agent)
         try:
+            if node.secrets and callable(traits.secrets):
+                scope = scope.with_secrets(traits.secrets)
             parameters = node.parameters.render(scope)
-            if parameters and not isinstance(self.agent, BuiltinToolAgent):
+            if parameters and not is_builtin:
                 parameters = copy_json(parameters)  # a stranger may change what it is given
             call = TaskCall(
                 name=node.name,
@@ -104,9 +155,10 @@ class Attempt:
                 preferred_agent_type=task.preferred_agent_type,
                 output_schema=task.output_schema,
                 secrets=node.parameter_secrets,
+                **(about() if traits.knows_surroundings else {}),
             )
-            if node.secrets and not isinstance(self.agent, BuiltinToolAgent):  # that one asks for each tool itself
-                vault.require(node.secrets, tools=self.agent.tools, receiver=f"agent {self.agent.name}")
+            if node.secrets:
+                vault.hand_over(self.agent, node.secrets)
             value = await self.agent.run(call, self.context)
             text = check_json(value, max_bytes=max_output_bytes)
             if vault.found_in(text):
@@ -116,7 +168,7 @@ class Attempt:
                 check_schema(task.output_schema, value)
         except NotJson as error:
             message = f"The output of agent {self.agent.name!r} cannot be kept: {error}."
-            return Failed(kind="invalid", message=vault.mask(message)[:MAX_MESSAGE])
+            return Failed(kind="invalid", message=kept_text(message, vault))
         except asyncio.CancelledError:
             if self._task is not None and self._task.cancelling():
                 raise
@@ -136,37 +188,13 @@ class Attempt:
             self._task = None
 
     def _failure(self, error: BaseException, vault: SecretVault, kinds: ErrorKinds) -> Failed:
-        kind = kinds.classify(error)
-        if isinstance(error, AttemptError):
-            message = kept_text(error.message, vault)
-            details = _details(vault.mask(error.details))
-            return Failed(kind=kind, message=message, details=details, tool=self.context.tool)
-        logger.debug(
-            "attempt failed",
-            extra={"action": "attempt_failed", "run_id": self.context.run_id, "task": self.context.task},
-        )
-        name, text = type(error).__name__, kept_text(error, vault)
-        message = (f"{name}: {text}" if text else name)[:MAX_MESSAGE]
-        return Failed(kind=kind, message=message, tool=self.context.tool)
-
-
-def kept_text(value: object, vault: SecretVault) -> str:
-    """What a stranger says, masked, as text that can be kept."""
-    try:
-        text = str(value)
-    except Exception:  # noqa: BLE001 - `__str__` of a stranger may raise anything
-        return ""
-    return str(vault.mask(text)).encode("utf-8", "replace").decode()[:MAX_MESSAGE]
-
-
-def _details(details: Any) -> dict[str, Any] | None:
-    if details is None:
-        return None
-    try:
-        check_json(details, max_bytes=MAX_DETAILS)
-    except NotJson:
-        return None
-    return details if isinstance(details, dict) else None
+        if not isinstance(error, AttemptError):
+            logger.debug(
+                "attempt failed",
+                extra={"action": "attempt_failed", "run_id": self.context.run_id, "task": self.context.task},
+            )
+        failure = kept_failure(error, vault, kinds)
+        return Failed(kind=failure.kind, message=failure.message, details=failure.details, tool=self.context.tool)
 
 
 def check_schema(schema: dict[str, Any] | bool, value: Any) -> None:

@@ -86,9 +86,11 @@ def _is_misfit(unit: Unit, found: CachedOutput) -> bool:
 
 
 def _key(run: RunExecution, unit: Unit) -> str:
-    """The digest under which an output is kept: of type, tools, parameters as they are written, and the rendered key.
-    Raises AttemptError where the key's template fails."""
+    """The digest under which an output is kept: of all that decides who does the task and what is asked of them, as it
+    is written, and the rendered key. Raises AttemptError where the key's template fails."""
     task, template = unit.node.task, unit.node.cache_key
     value = template.render(run.tasks.scope_of(unit)) if template is not None else None
-    text = json.dumps([task.type, task.required_tools, task.parameters, value], sort_keys=True)
+    engine = run.claimed.framework if run.staff.worker(task) is not None else None
+    asked = [task.type, task.required_tools, task.preferred_agent_type, engine, task.description, task.parameters]
+    text = json.dumps([*asked, value], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -9,16 +9,19 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from ..agents.protocol import Ending
 from ..agents.registry import AgentRegistry
 from ..agents.secrets import SecretVault
 from ..clock import Clock
 from ..definition import Plan
-from ..plans import Plans
-from ..rates import RateLimits
+from ..engines import Engines
+from ..flows.plans import Plans
 from ..recovery.circuits import Circuits
 from ..recovery.rules import RecoveryRules
-from ..scheduling import Scheduling
+from ..scheduling.in_force import Scheduling
+from ..scheduling.rates import RateLimits
 from ..settings import FlowSettings
+from ..states import TERMINAL_RUN_STATES
 from ..store import ClaimedRun, Event, Store, Transaction
 from ..store.claims import release, take_back
 from .admission import Admission
@@ -34,14 +37,17 @@ logger = logging.getLogger(__name__)
 
 MAX_TAKE_BACKS = 5  # of one run: a defect that comes back each time must not turn for ever
 TAKE_BACK_S = 1.0  # before a run that could not be recorded is begun anew
-CUT_OFF_S = 1.0  # for attempts to end once they are told to
+CUT_OFF_S = 1.0  # for attempts to end once they are told to, and for what was told so before to end after them
 FINISH_POLL_S = 0.01  # while attempts end at an orderly stop
+MAX_REQUESTS = 10_000  # kept for runs that are about to be begun: some are claimed but not begun at any time
 
+_ENDINGS = frozenset(f"run.{state}" for state in TERMINAL_RUN_STATES)
 _REQUESTS = {"run.cancel_requested": "cancel", "run.pause_requested": "pause", "run.pause_withdrawn": "resume"}
 
 
 class Conductor:
-    """The host of all executions. Everything happens on the event loop; its task group owns every attempt."""
+    """The host of all executions. Everything happens on the event loop; what it starts is over when it has stopped, but
+    for attempts that refuse to end."""
 
     def __init__(
         self,
@@ -51,6 +57,7 @@ class Conductor:
         store: Store,
         plans: Plans,
         registry: AgentRegistry,
+        engines: Engines,
         vault: SecretVault,
         rules: RecoveryRules,
         circuits: Circuits,
@@ -64,6 +71,7 @@ class Conductor:
         self.store = store
         self.plans = plans
         self.registry = registry
+        self.engines = engines
         self.vault = vault
         self.rules = rules
         self.is_stopping = False
@@ -73,6 +81,8 @@ class Conductor:
         self.executions: dict[str, RunExecution] = {}
         """Runs under way here, sub-flows included. Written by `begin` and `left` only."""
         self._group = group
+        self._attempts: set[asyncio.Task[None]] = set()
+        """Those under way, those among them that were given up. Not in the group, which waits for all that is in it."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self.roots = 0
@@ -84,6 +94,8 @@ class Conductor:
         self._starved: dict[RunExecution, None] = {}
         self._given_up: dict[str, int] = {}
         """How often runs were begun anew that could not be recorded."""
+        self._requests: dict[str, tuple[int, str]] = {}
+        """What was last asked of runs, and its place in the journal: a run may be asked between its claim and here."""
 
     @property
     def owner(self) -> str:
@@ -113,20 +125,33 @@ class Conductor:
         deadline = self.clock.monotonic() + CUT_OFF_S
         while self._is_busy() and self.clock.monotonic() < deadline:
             for execution in list(self.executions.values()):
-                execution.cut_off()  # again and again: some swallow a cancellation
+                execution.cut_off(Ending.STOPPING)  # again and again: some swallow a cancellation
             await self.clock.sleep(FINISH_POLL_S)
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])  # it may be becoming a server anew
         await self.leases.leave()
-        self.forget()
+        self.forget(Ending.STOPPING)
+        await self._end_attempts()
         self._ticking.cancel()
 
-    def forget(self) -> None:
+    async def _end_attempts(self) -> None:
+        """Wait a moment for attempts that are still under way, then leave them behind."""
+        for task in self._attempts:
+            task.cancel()
+        if self._attempts:
+            await asyncio.wait(self._attempts, timeout=CUT_OFF_S)
+        for task in self._attempts:
+            logger.error(
+                "the attempt %s refuses to end and is left behind: its agent swallows that it is cancelled",
+                task.get_name(),
+            )
+
+    def forget(self, why: Ending) -> None:
         """Drive nothing of what was driven here; attempts in flight are cut off."""
         for execution in list(self.executions.values()):
             if execution.parent is None:
-                execution.lose()
+                execution.lose(why)
 
     def _is_busy(self) -> bool:
         return self.intake.is_claiming or any(execution.has_attempts for execution in self.executions.values())
@@ -139,6 +164,9 @@ class Conductor:
             before.lose()
         execution = RunExecution(self, claimed, plan, parent)
         self.executions[claimed.run_id] = execution
+        asked_at, action = self._requests.get(claimed.run_id, (0, ""))
+        if asked_at > claimed.read_at:
+            execution.post(Asked(action, None))  # for its first turn
         if parent is not None:
             execution.start()
         return execution
@@ -202,15 +230,23 @@ class Conductor:
             return
         self.handover.heard(event)
         if event.type in _REQUESTS and event.run_id is not None:
-            execution = self.executions.get(event.run_id)
-            if execution is not None:
-                execution.post(Asked(_REQUESTS[event.type], None))
+            self._asked(event.run_id, event.seq, _REQUESTS[event.type])
         elif event.type.startswith("server."):
             self.leases.heard(event)
         elif event.type == "run.released":
             self.leases.released()
         else:
+            if event.type in _ENDINGS and event.run_id is not None:
+                self._requests.pop(event.run_id, None)
             self.intake.heard(event)
+
+    def _asked(self, run_id: str, seq: int, action: str) -> None:
+        if len(self._requests) >= MAX_REQUESTS:
+            del self._requests[next(iter(self._requests))]
+        self._requests[run_id] = (seq, action)
+        execution = self.executions.get(run_id)
+        if execution is not None:
+            execution.post(Asked(action, None))
 
     def after_commit(self) -> None:
         """All entries of a commit were heard."""
@@ -220,6 +256,12 @@ class Conductor:
     def spawn(self, function: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any, name: str) -> None:
         """Run a coroutine function in the conductor's task group."""
         self._group.create_task(_guarded(function(*arguments), name), name=name)
+
+    def spawn_attempt(self, function: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any, name: str) -> None:
+        """Run a coroutine function that waits for an agent: the conductor leaves it behind where it refuses to end."""
+        task = self._loop.create_task(_guarded(function(*arguments), name), name=name)
+        self._attempts.add(task)
+        task.add_done_callback(self._attempts.discard)
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call back on the event loop; at once where this is its thread. Safe from any thread."""

@@ -11,9 +11,8 @@ from ..agents.protocol import Agent
 from ..definition import Task
 from ..states import RunState, TaskState
 from ..store import CacheEntry, NewRun, RunMove, StoredText, TaskMove
+from ..store.records import Remark
 from .unit import Unit
-
-Log = tuple[str, str | None, int | None, int | None, str]
 
 
 class Draft:
@@ -36,7 +35,7 @@ class Draft:
     def __init__(self, at: float) -> None:
         self.at = at
         self.moves: list[TaskMove] = []
-        self.logs: list[Log] = []
+        self.logs: list[Remark] = []
         self.children: list[NewRun] = []
         self.effects: list[Callable[[], None]] = []
         self.reserved: list[tuple[Agent, Task]] = []
@@ -61,7 +60,8 @@ class Draft:
         """Enter what else happened to a unit in the journal, as JSON data."""
         row = unit.row
         text = json.dumps(data, ensure_ascii=False)
-        self.logs.append((name, row.task, None if row.item < 0 else row.item, row.attempts, text))
+        item = None if row.item < 0 else row.item
+        self.logs.append(Remark(len(self.moves), name, row.task, item, row.attempts, text))
 
     def move(self, unit: Unit, to: TaskState, *, data: dict[str, Any] | None = None, **changes: Any) -> None:
         """Move a unit: its row is changed here and now, the database with the commit."""

@@ -95,7 +95,7 @@ class Handover:
         waiting = self._in_vain(root)
         if not waiting or not self._may_go(root):
             return
-        if any(not self._has_agent(node) for _, node in waiting):
+        if any(not _has_agent(execution, node) for execution, node in waiting):
             self._give_up(root, waiting)
         elif root.run_id not in self._asked:
             self._asked.add(root.run_id)
@@ -149,11 +149,8 @@ class Handover:
             for execution in _tree(root)
             for entry in execution.starter.ready
             if (node := entry.unit.node if isinstance(entry, Fan) else entry.node).task.type not in KINDS_WITHOUT_AGENT
-            and (not self._has_agent(node) or self._lacks_secret(execution, node))
+            and (not _has_agent(execution, node) or self._lacks_secret(execution, node))
         ]
-
-    def _has_agent(self, node: TaskNode) -> bool:
-        return self._conductor.registry.select(node.task) is not None
 
     def _lacks_secret(self, execution: RunExecution, node: TaskNode) -> bool:
         if node.name in self._kept.get(execution.run_id, ()):
@@ -166,6 +163,10 @@ class Handover:
         except AttemptError:
             return False
         return True
+
+
+def _has_agent(execution: RunExecution, node: TaskNode) -> bool:
+    return execution.staff.select(node.task) is not None
 
 
 def _tree(execution: RunExecution) -> Iterator[RunExecution]:

@@ -9,7 +9,8 @@ from ..agents.registry import AgentRegistry
 from ..agents.secrets import SecretVault
 from ..clock import Clock
 from ..definition import Plan
-from ..plans import Plans
+from ..engines import Engines
+from ..flows.plans import Plans
 from ..recovery.rules import RecoveryRules
 from ..settings import FlowSettings
 from ..store import ClaimedRun, Store
@@ -31,6 +32,7 @@ class Host(Protocol):
     timers: Timers
     plans: Plans
     registry: AgentRegistry
+    engines: Engines
     vault: SecretVault
     rules: RecoveryRules
     admission: Admission
@@ -41,6 +43,10 @@ class Host(Protocol):
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any, name: str) -> None:
         """Run a coroutine function in the conductor's task group."""
+        ...
+
+    def spawn_attempt(self, function: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any, name: str) -> None:
+        """Run a coroutine function that waits for an agent: the conductor leaves it behind where it refuses to end."""
         ...
 
     def agents_changed(self) -> None:

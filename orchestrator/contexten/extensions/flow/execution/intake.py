@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..definition import Plan
 from ..errors import FlowError
-from ..scheduling import Scheduling
+from ..scheduling.in_force import Scheduling
 from ..states import TERMINAL_RUN_STATES
 from ..store import ClaimedRun, Event, NewRun, Submitted, Transaction
 from ..store.claims import wake_due
@@ -52,6 +52,12 @@ class Intake:
         """Whether another look at the queue may find a run that can start."""
         self._is_held_up = False
         """Whether queued runs waited, at the last look, for others to end."""
+        self._has_news = False
+        """Whether runs ended, or were queued to wait for others, since the last look: it may not have seen that."""
+        self._is_settling = False
+        """Whether the runs that wait for failed ones are being looked for."""
+        self._must_settle = False
+        """Whether they are to be looked for once more."""
         self._load = MachineLoad(conductor.clock)
         self._relief: Alarm | None = None
         self._wake: Alarm | None = None
@@ -92,7 +98,7 @@ class Intake:
         if room <= 0:
             return
         self._is_claiming = True
-        self._may_find = False
+        self._may_find = self._has_news = False
         rules = self._rules()
         conductor.store.submit(
             partial(
@@ -124,8 +130,10 @@ class Intake:
             return
         if conductor.is_stopping:  # in the last moment: the server gives them up as it leaves
             return
-        self._may_find |= claimed.has_more
-        self._is_held_up = claimed.has_blocked
+        self._may_find |= claimed.has_more or (claimed.has_blocked and self._has_news)
+        self._is_held_up = claimed.has_blocked or (self._is_held_up and self._has_news)
+        if claimed.has_blocked and self._has_news:
+            self._settle_failures()  # there may be no slot for another look
         if claimed.has_blocked and rules.load is not None and rules.load > MAX_LOAD and self._relief is None:
             self._relief = conductor.timers.after(
                 SAMPLE_S, self._look_after_load
@@ -199,15 +207,34 @@ class Intake:
             data = json.loads(event.data) if event.data else {}
             if (deadline := data.get("deadline")) is not None:
                 self._note(deadline)
-            self._is_held_up |= "dependencies" in data
+            if "dependencies" in data:
+                self._is_held_up = self._has_news = True
         elif event.type in _FREEING:
+            self._has_news = True
             self._may_find |= self._is_held_up
-            if self._is_held_up and event.type in _FAILING:  # a run that waits for it fails now, not with a free slot
-                change = partial(settle, at=self._conductor.clock.timestamp())
-                self._conductor.store.submit(change, lambda _result, _error: None)
+            if self._is_held_up and event.type in _FAILING:
+                self._settle_failures()
             data = json.loads(event.data) if event.type == "run.waiting" and event.data else {}
             if (wake_at := data.get("wake_at")) is not None:
                 self._note(wake_at)
+
+    def _settle_failures(self) -> None:
+        """Let the runs that wait for failed ones fail now, not with a free slot."""
+        if self._is_settling:
+            self._must_settle = True
+            return
+        self._is_settling, self._must_settle = True, False
+        conductor = self._conductor
+        conductor.store.submit(partial(settle, at=conductor.clock.timestamp()), self._settled)
+
+    def _settled(self, has_more: bool | None, error: BaseException | None) -> None:
+        self._is_settling = False
+        if error is not None:
+            logger.warning("dependents of failed runs could not be looked for and will be again: %s", error)
+            if not self._conductor.is_stopping:
+                self._conductor.timers.after(RETRY_S, self._settle_failures)
+        elif has_more or self._must_settle:
+            self._settle_failures()
 
 
 def _wake(tx: Transaction, at: float) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from ..agents.protocol import Ending
 from ..clock import make_id
 from ..errors import FlowError
 from ..store import ClaimedRun, Event, Transaction
@@ -116,7 +117,7 @@ class Leases:
         else:
             logger.warning("this server was silent for longer than its lease: it begins anew, others drive its runs")
             self._let_go()
-            self._conductor.forget()
+            self._conductor.forget(Ending.LOST)
             self._must_kick = True
             await self.start()
         if self._must_kick:

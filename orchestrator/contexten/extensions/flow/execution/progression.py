@@ -14,8 +14,8 @@ from enum import Enum
 from typing import NamedTuple
 
 from ..definition import Plan, StageNode, TaskNode, Template
+from ..definition.graph import Graph, Node
 from ..errors import AttemptError
-from ..plangraph import Graph, Node
 from ..states import TaskState
 from ..store.records import UPSTREAM
 

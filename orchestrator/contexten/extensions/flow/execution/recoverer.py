@@ -6,16 +6,20 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ..agents.failures import kept_text
 from ..definition import compile_expression
 from ..recovery.context import RecoveryContext
+from ..recovery.kinds import INTERRUPTED
 from ..recovery.recovering import recover
-from .attempt import Attempt, kept_text
+from ..recovery.retry import RetryDecision
+from .attempt import Attempt
 from .next_attempt import NextAttempt
 from .outcome import Failed
 from .timers import Alarm
 from .unit import Unit
 
 if TYPE_CHECKING:
+    from ..agents.staff import Staff
     from ..recovery.retry import RetryPolicy
     from .host import Host
 
@@ -31,13 +35,17 @@ class Recoverer:
         self._host = host
         self._restore: dict[str, Alarm] = {}
 
-    async def next_attempt(self, failure: Failed, unit: Unit, attempt: Attempt, policy: RetryPolicy) -> Failed:
+    async def next_attempt(
+        self, failure: Failed, unit: Unit, attempt: Attempt, policy: RetryPolicy, staff: Staff
+    ) -> Failed:
         """The failure with what follows it: whether there is another attempt, and what recovery did for it.
 
         Never raises but on cancellation.
         """
         host, context = self._host, attempt.context
         decision = policy.decide(failure.kind, context.attempt, host.clock.random)
+        if failure.kind == INTERRUPTED and unit.node.task.on_interrupt == "fail":  # a worker elsewhere died
+            decision = RetryDecision(retry=False, reason="on_interrupt is fail")
         failure = replace(failure, decision=decision)
         if not decision.retry or failure.kind not in host.rules.strategies:
             return failure
@@ -54,7 +62,7 @@ class Recoverer:
                 attempt=context.attempt,
                 max_attempts=policy.max_attempts,
                 agent=attempt.agent.name,
-                agents=host.registry.able(task),
+                agents=staff.able(task),
                 timeout_s=context.timeout_s,
                 first_timeout_s=task.timeout_s,
                 max_delay_s=policy.max_delay_s,

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from ..agents.protocol import Ending
 from ..clock import iso
 from ..definition import Plan, check_json
-from ..errors import StoreError
+from ..errors import StoreConflict, StoreError
 from ..states import RunState, TaskState
 from ..store import ClaimedRun, Refused, RunMove, StoredText, Submitted, Transaction
 from ..store.advances import REQUEST_PENDING, Advance, advance
@@ -64,6 +65,8 @@ class RunExecution:
         self.parent = parent
         self.run_id = claimed.run_id
         self.flow_id = claimed.flow_id
+        self.staff = host.engines.staff(claimed.framework)
+        """The agents that may take its tasks."""
         self._mailbox: deque[Message] = deque()
         self._in_flight = False
         self._is_poked = False
@@ -79,7 +82,7 @@ class RunExecution:
         self._opening: Opening | None = None
         self.ended: tuple[RunMove, int] | None = None
         """The move that ended the run and its place in the journal, once it is durable."""
-        self.tasks = RunTasks(host, claimed, plan, self._ring)
+        self.tasks = RunTasks(host, claimed, plan, lambda unit: self.post(AlarmRang(unit)))
         self.subflows = Subflows(self)
         self.starter = Starter(self)
         self.starter.restore(self.tasks.left_behind)
@@ -128,19 +131,16 @@ class RunExecution:
             self._mailbox.append(message)
             self._turn()
 
-    def _ring(self, unit: Unit) -> None:
-        self.post(AlarmRang(unit))
-
     def poke(self) -> None:
         """An agent may have a free place, or a sub-flow has become idle."""
         self._is_poked = True
         self._turn()
 
-    def cut_off(self) -> None:
-        """End the attempts in flight without recording them: the service stops, the next server runs them again."""
-        self.tasks.cut_off()
+    def cut_off(self, why: Ending) -> None:
+        """End the attempts in flight; what becomes of them is not recorded here."""
+        self.tasks.cut_off(why)
         for child in list(self.subflows.live.values()):
-            child.cut_off()
+            child.cut_off(why)
 
     def root(self) -> RunExecution:
         """The run at the top, itself where it is no sub-flow's."""
@@ -156,9 +156,9 @@ class RunExecution:
         self.lose()
         self.host.take_back(runs)
 
-    def lose(self) -> None:
-        """Forget the run: it belongs to another process now."""
-        self.cut_off()
+    def lose(self, why: Ending = Ending.LOST) -> None:
+        """Forget the run: it belongs to another process now, or to nobody."""
+        self.cut_off(why)
         self._leave()
 
     # Turns
@@ -235,12 +235,12 @@ class RunExecution:
             self._in_flight = False
             self._give_back(draft)
             return
-        if isinstance(error, StoreError):
+        if isinstance(error, StoreError) and not isinstance(error, StoreConflict):
             self._try_again(draft, move, error)
             return
         if error is not None:
             self._in_flight = False
-            level = logging.WARNING if isinstance(error, Refused) else logging.ERROR
+            level = logging.WARNING if isinstance(error, Refused | StoreConflict) else logging.ERROR
             logger.log(level, "run %s is driven no more here: %s", self.run_id, error, extra={"run_id": self.run_id})
             self.root().give_up()
             self._give_back(draft)
@@ -264,7 +264,7 @@ class RunExecution:
     def _try_again(self, draft: Draft, move: RunMove, error: StoreError) -> None:
         if self.host.is_stopping:
             self._in_flight = False
-            self.lose()
+            self.lose(Ending.STOPPING)
             self._give_back(draft)
             return
         logger.warning("run %s waits for the database: %s", self.run_id, error, extra={"run_id": self.run_id})
@@ -344,7 +344,7 @@ class RunExecution:
 
     def _begin_end(self, end: End) -> None:
         self.ending = end
-        self.cut_off()
+        self.cut_off(Ending.CANCELLED if end.to is RunState.CANCELLED else Ending.TIMED_OUT)
         self.subflows.post(Asked("cancel", end.reason))
         self.host.timers.after(self.host.settings.cancel_grace_s, lambda: self.post(GraceIsOver()))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections import deque
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -11,21 +9,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..agents.ability import KINDS_WITHOUT_AGENT
-from ..agents.protocol import Agent, AttemptContext
 from ..clock import iso
-from ..definition import NotJson, check_json
+from ..definition import MAX_S, NotJson, check_json
 from ..errors import AttemptError
-from ..recovery.kinds import INTERRUPTED
 from ..states import TaskState
 from ..store import StoredText, TaskRow
 from .admission import Hold
-from .attempt import Attempt, kept_text
+from .attempts import Attempts
 from .caching import serve
 from .draft import Draft
 from .host import Host
-from .messages import AttemptEnded, Logged
-from .next_attempt import NextAttempt
-from .outcome import Failed, Outcome, Succeeded
+from .outcome import Failed
 from .progression import Verdict
 from .tasks import RunTasks
 from .unit import Fan, Unit
@@ -33,13 +27,8 @@ from .unit import Fan, Unit
 if TYPE_CHECKING:
     from .run import RunExecution
 
-logger = logging.getLogger(__name__)
 
-MAX_LOG_LINES = 1000  # of one attempt: an agent that floods its log must not flood the journal
-MAX_WAIT_S = 1e9
-
-
-Demand = tuple[tuple[str, ...], str | None, str | None, frozenset[str]]
+Demand = tuple[str, tuple[str, ...], str | None, str | None, frozenset[str]]
 
 
 class Starter:
@@ -49,6 +38,7 @@ class Starter:
         self._run = run
         self._host: Host = run.host
         self._tasks: RunTasks = run.tasks
+        self._attempts = Attempts(run)
         self.ready: deque[Unit | Fan] = deque()
         """What waits for room or for an agent, in order."""
         self.is_starved = False
@@ -88,7 +78,7 @@ class Starter:
         for entry in self.ready:
             unit = entry.unit if isinstance(entry, Fan) else entry
             task = unit.node.task
-            crowd = self._host.registry.crowd(task) if task.type not in KINDS_WITHOUT_AGENT else {}
+            crowd = self._run.staff.crowd(task) if task.type not in KINDS_WITHOUT_AGENT else {}
             if crowd:
                 places = ", ".join(f"{name} ({places} of {places} taken)" for name, places in crowd.items())
                 crowded[unit.row.task] = f"a free place of agent {places}"
@@ -184,7 +174,7 @@ class Starter:
         if self._host.handover.awaits_others(self._run, unit.node):
             return False
         earlier = self.held.get(unit) if self.held else None
-        agent = self._host.admission.admit(unit, earlier)
+        agent = self._host.admission.admit(unit, self._run.staff, earlier)
         if agent is None:
             return False
         if isinstance(agent, Hold):
@@ -203,95 +193,8 @@ class Starter:
             wake_at=None,
         )
         self._tasks.live[unit] = None
-        draft.effects.append(partial(self._launch, unit, agent))
+        draft.effects.append(partial(self._attempts.begin, unit, agent))
         return True
-
-    # Agents
-    def _launch(self, unit: Unit, agent: Agent) -> None:
-        row, run = unit.row, self._run
-        number = row.attempts - row.interruptions
-        place = row.task if row.item < 0 else f"{row.task}[{row.item}]"
-        lines = 0
-
-        def log(level: str, message: str) -> None:
-            nonlocal lines
-            lines += 1
-            if lines <= MAX_LOG_LINES:
-                vault = self._host.vault
-                line = {"level": kept_text(level, vault)[:16], "message": kept_text(message, vault)}
-                self._host.call_soon(partial(run.post, Logged(unit, "task.log", line)))
-
-        inputs, given = self._tasks.given()
-        context = AttemptContext(
-            run_id=run.run_id,
-            flow_id=run.flow_id,
-            task=row.task,
-            attempt=number,
-            attempt_id=f"{run.run_id}:{place}:{number}",
-            inputs=inputs,
-            context=given,
-            item_index=None if row.item < 0 else row.item,
-            timeout_s=NextAttempt.of(unit).timeout_s if row.error is not None else unit.node.task.timeout_s,
-            log_sink=log,
-        )
-        unit.attempt = Attempt(unit.node, agent, context)
-        self._host.spawn(self._work, unit, unit.attempt, name=f"{run.run_id} {place}")
-
-    async def _work(self, unit: Unit, attempt: Attempt) -> None:
-        host = self._host
-        outcome: Outcome
-        try:
-            try:
-                outcome = await attempt.run(
-                    self._tasks.scope_of(unit),
-                    timers=host.timers,
-                    vault=host.vault,
-                    kinds=host.rules.kinds,
-                    max_output_bytes=host.settings.max_output_bytes,
-                )
-            except asyncio.CancelledError:
-                if host.is_stopping:  # the whole service is torn down
-                    raise
-                _uncancel()
-                outcome = Failed(kind="agent_failure", message=f"The agent {attempt.agent.name!r} cancelled itself.")
-            finally:
-                host.registry.release(attempt.agent, unit.node.task)
-            if isinstance(outcome, Succeeded):
-                self._note_circuits(unit, attempt, None)
-            else:
-                self._note_circuits(unit, attempt, outcome.kind if isinstance(outcome, Failed) else INTERRUPTED)
-            if isinstance(outcome, Failed):
-                outcome = await self._recover(unit, attempt, outcome)
-        finally:
-            unit.attempt = None
-        self._run.post(AttemptEnded(unit, outcome))
-        host.agents_changed()  # after its own run has had its turn: that may have taken the place again
-
-    async def _recover(self, unit: Unit, attempt: Attempt, failure: Failed) -> Failed:
-        """Decide about the next attempt; the place is given back, so others may have it meanwhile."""
-        host = self._host
-        if attempt.was_cut_off() or self._run.ending is not None:
-            return failure
-        host.agents_changed()
-        try:
-            return await attempt.follow_up(
-                host.recoverer.next_attempt(failure, unit, attempt, self._tasks.policy(unit))
-            )
-        except asyncio.CancelledError:
-            if host.is_stopping and not attempt.was_cut_off():
-                raise
-            _uncancel()
-            return failure
-
-    def _note_circuits(self, unit: Unit, attempt: Attempt, kind: str | None) -> None:
-        """Tell the circuits of agent and tools how an attempt ended, and the journal what became of them."""
-        admission = self._host.admission
-        for change in admission.ended(unit, attempt.agent, kind, attempt.context.tool):
-            data = {change.subject: change.name}
-            if change.until is not None:
-                data["until"] = admission.wall_time(change.until)
-            event = "task.circuit_closed" if change.until is None else "task.circuit_opened"
-            self._run.post(Logged(unit, event, data))
 
     # for_each
     def _start_fan(self, unit: Unit, draft: Draft) -> None:
@@ -361,7 +264,7 @@ class Starter:
     @staticmethod
     def _due(parameters: Any, now: float) -> float:
         seconds, until = parameters.get("seconds"), parameters.get("until")
-        if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds <= MAX_WAIT_S:
+        if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds <= MAX_S:
             return now + seconds
         if isinstance(until, str):
             try:
@@ -371,8 +274,8 @@ class Starter:
             if at.tzinfo is None:
                 raise AttemptError("until has no time zone; end it with Z or an offset", kind="invalid")
             due = (at - datetime.fromtimestamp(0, UTC)).total_seconds()
-            if due > now + MAX_WAIT_S:
-                raise AttemptError(f"until is more than {MAX_WAIT_S:g} s ahead", kind="invalid")
+            if due > now + MAX_S:
+                raise AttemptError(f"until is more than {MAX_S:g} s ahead", kind="invalid")
             return max(due, 0.0)
         raise AttemptError("wait takes seconds (a number from 0) or until (an ISO 8601 time)", kind="invalid")
 
@@ -386,10 +289,4 @@ def _demand(unit: Unit) -> Demand | None:
     if is_asked_first and (unit.lookup is None or unit.lookup.found is not None):
         return None  # the cache may serve it
     error = unit.row.error  # agents to avoid are kept with it
-    return task.required_tools, task.preferred_agent_type, error, unit.node.secrets
-
-
-def _uncancel() -> None:
-    task = asyncio.current_task()
-    while task is not None and task.cancelling():
-        task.uncancel()
+    return task.type, task.required_tools, task.preferred_agent_type, error, unit.node.secrets

@@ -63,7 +63,7 @@ class Subflows:
             if self._depth() >= MAX_DEPTH:
                 raise AttemptError(f"sub-flows are nested deeper than {MAX_DEPTH}", kind="invalid")
             plan, version = await run.host.plans.plan_of(flow_id)
-            check_agents(plan, run.host.registry)
+            check_agents(plan, run.staff, run.host.registry)
             inputs, issues = check_inputs(plan.definition, parameters.get("inputs") or {})
             if issues:
                 raise AttemptError(

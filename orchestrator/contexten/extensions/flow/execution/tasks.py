@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
+from ..agents.failures import kept_text
+from ..agents.protocol import Ending
 from ..definition import FAILURE_FIELDS, NotJson, Plan, Scope, TaskNode, check_json, copy_json
 from ..errors import AttemptError
+from ..flows.planview import predecessors
 from ..recovery.recovering import Recovery
 from ..recovery.retry import RetryDecision, RetryPolicy
 from ..states import RunState, TaskState
 from ..store import ClaimedRun, StoredText, TaskRow
-from .attempt import kept_text
 from .compensation import Compensation
 from .draft import Draft, End
 from .host import Host
@@ -93,6 +96,21 @@ class RunTasks:
         context = self._plan.definition.context
         return copy_json(self._inputs), copy_json(dict(context))
 
+    def about(self, unit: Unit) -> dict[str, Any]:
+        """What is around a unit, for an agent: copies, since it may change them."""
+        definition = self._plan.definition
+        outputs = {
+            name: copy_json(before.value)
+            for name in sorted(self._before.get(unit.row.task, unit.node.requires))
+            if (before := self.units.get(name)) is not None and before.row.state is TaskState.COMPLETED
+        }
+        return {"upstream": outputs, "flow_name": definition.name, "flow_description": definition.description}
+
+    @cached_property
+    def _before(self) -> dict[str, frozenset[str]]:
+        """The tasks directly before each task of a stage."""
+        return predecessors(self._plan)
+
     def find(self, name: str, item: int | None) -> Unit | None:
         """The unit of a task, or of an item of its for_each."""
         if item is None:
@@ -152,11 +170,11 @@ class RunTasks:
         """The earliest time that any of them waits for."""
         return min((unit.row.wake_at for unit in self.live if unit.row.wake_at is not None), default=None)
 
-    def cut_off(self) -> None:
+    def cut_off(self, why: Ending) -> None:
         """End the attempts in flight."""
         for unit in list(self.live):
             if unit.attempt is not None:
-                unit.attempt.end()
+                unit.attempt.end(why)
 
     def decide(self, draft: Draft) -> list[Unit]:
         """Walk on through the plan; skips and failures are recorded, the ready units answered."""

@@ -11,10 +11,10 @@ from typing import Any
 import anyio
 
 from ..clock import Clock
+from ..definition import MAX_S
 from .context import MAX_LINE, MAX_LINES, RecoveryContext, RecoveryStrategy, describe
 
 STRATEGY_LIMIT_S = 30.0  # its task waits for it: longer than any call that is worth a wait
-MAX_S = 1e9  # as for the times of a definition
 _SHOWN = 200  # characters of a wrong value
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import NamedTuple
 
-from ..estimates import percentile
+from ..scheduling.estimates import percentile
 from .simulate import Schedule
 
 STARVING_S = 3600.0

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import InvalidArguments
-from ..priorities import FlowPriority
+from ..scheduling.priorities import FlowPriority
 from ..strategies import RunningRun
 
 

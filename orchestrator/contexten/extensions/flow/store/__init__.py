@@ -2,7 +2,7 @@
 
 from .database import SCHEMA_LEVEL, Store
 from .records import CachedOutput, CacheEntry, ClaimedRun, NewRun, RunMove, StoredText, Submitted, TaskMove, TaskRow
-from .writer import Committed, Event, Refused, Transaction
+from .writer import Committed, Event, Refused, Stale, Transaction
 
 __all__ = [
     "SCHEMA_LEVEL",
@@ -14,6 +14,7 @@ __all__ = [
     "NewRun",
     "Refused",
     "RunMove",
+    "Stale",
     "Store",
     "StoredText",
     "Submitted",

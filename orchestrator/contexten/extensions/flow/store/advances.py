@@ -45,10 +45,12 @@ class Advance:
             if move.children or move.to in _PARKED:
                 cursors.append(advance(tx, move))
                 continue
-            for task in move.tasks:
+            for place, task in enumerate(move.tasks):
+                if move.logs:
+                    enter_logs(tx, move, place)
                 _, is_new, row = task_row(tx, move.run_id, move.flow_id, task, move.at)
                 (inserts if is_new else updates).append(row)
-            enter_logs(tx, move)
+            enter_logs(tx, move, len(move.tasks))
             if move.cached or move.cache_hits:
                 record(tx, move)
             if move.to is None:
@@ -83,9 +85,10 @@ def advance(tx: Transaction, move: RunMove) -> int:
         request = tx.row(SQL["run_for_request"], (run_id,))[2]
         if request != ("pause" if to is RunState.PAUSED else None):
             to = None
-    for task in move.tasks:
+    for place, task in enumerate(move.tasks):
+        enter_logs(tx, move, place)
         move_task(tx, run_id, move.flow_id, task, at)
-    enter_logs(tx, move)
+    enter_logs(tx, move, len(move.tasks))
     if move.cached or move.cache_hits:
         record(tx, move)
     if to is None:

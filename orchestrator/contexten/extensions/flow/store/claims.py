@@ -136,6 +136,7 @@ def load_claimed(tx: Transaction, run_id: str, owner: str, at: float) -> Claimed
         state=RunState(row[19]),
         output=StoredText(row[20], None, len(row[20])) if row[20] is not None else None,
         error=row[21],
+        read_at=tx.seq,
         tasks=tasks,
         children=children,
     )

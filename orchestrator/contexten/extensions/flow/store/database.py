@@ -112,7 +112,7 @@ def _nobody(committed: Committed) -> None:
 
 
 class Store:
-    """The database of one process: one write thread, and a connection for reads.
+    """The database of one process: one write thread, a connection for reads, and one for reads that take long.
 
     `on_commit`, set before it is opened, is called on the event loop after each group that changed something, before
     its writers go on.
@@ -134,6 +134,8 @@ class Store:
         self._writer: Writer | None = None
         self._connection: sqlite3.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
+        self._surveyor: aiosqlite.Connection | None = None
+        self._surveying = asyncio.Lock()
         self._write_lock: FileLock | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._read_only: StoreReadOnly | None = None
@@ -158,9 +160,7 @@ class Store:
                 connection = await asyncio.to_thread(self._connect_reading)
             self._connection = connection
             self.identity = str(connection.execute(SQL["setting"], ("database",)).fetchone()[0])
-            self._reader = await aiosqlite.connect(reading.read_only(self.path), uri=True, isolation_level=None)
-            self._reader.row_factory = sqlite3.Row
-            await self._reader.execute(f"PRAGMA busy_timeout = {reading.BUSY_TIMEOUT_MS}")
+            self._reader = await self._open_reader()
             if self._read_only is None:
                 self._start_writer(connection)
         except sqlite3.Error as error:
@@ -169,6 +169,12 @@ class Store:
         except BaseException:
             await self.close()
             raise
+
+    async def _open_reader(self) -> aiosqlite.Connection:
+        reader = await aiosqlite.connect(reading.read_only(self.path), uri=True, isolation_level=None)
+        reader.row_factory = sqlite3.Row
+        await reader.execute(f"PRAGMA busy_timeout = {reading.BUSY_TIMEOUT_MS}")
+        return reader
 
     def _start_writer(self, connection: sqlite3.Connection) -> None:
         assert self._write_lock is not None  # noqa: S101 - _connect made it
@@ -243,6 +249,10 @@ class Store:
         if self._reader is not None:
             reader, self._reader = self._reader, None
             await reader.close()
+        async with self._surveying:
+            if self._surveyor is not None:
+                surveyor, self._surveyor = self._surveyor, None
+                await surveyor.close()
         if self._connection is not None:
             connection, self._connection = self._connection, None
             await asyncio.to_thread(self._disconnect, connection)
@@ -303,17 +313,20 @@ class Store:
     # Reading
     async def rows(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[sqlite3.Row]:
         """All rows of a query. Raises StoreError."""
-        if self._reader is None:
-            raise Closing("The database is closed.")
-        try:
-            return list(await self._reader.execute_fetchall(sql, parameters))
-        except sqlite3.Error as error:
-            raise translate(error) from error
+        return await _rows(self._reader, sql, parameters)
 
     async def row(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> sqlite3.Row | None:
         """The first row of a query. Raises StoreError."""
         rows = await self.rows(sql, parameters)
         return rows[0] if rows else None
+
+    async def survey(self, sql: str) -> list[sqlite3.Row]:
+        """All rows of a query that reads much: on a connection of its own, where it holds no other read up. Raises
+        StoreError."""
+        async with self._surveying:
+            if self._surveyor is None and self._reader is not None:
+                self._surveyor = await self._open_reader()
+            return await _rows(self._surveyor, sql, ())
 
     def size(self) -> int:
         """Bytes of the file and of SQLite's journal."""
@@ -324,3 +337,14 @@ class Store:
             except OSError:
                 continue
         return total
+
+
+async def _rows(
+    reader: aiosqlite.Connection | None, sql: str, parameters: Sequence[Any] | Mapping[str, Any]
+) -> list[sqlite3.Row]:
+    if reader is None:
+        raise Closing("The database is closed.")
+    try:
+        return list(await reader.execute_fetchall(sql, parameters))
+    except sqlite3.Error as error:
+        raise translate(error) from error

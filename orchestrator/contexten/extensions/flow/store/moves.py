@@ -10,6 +10,9 @@ from .records import RunMove, StoredText, TaskMove
 from .sql import SQL
 from .writer import Refused, Transaction
 
+USAGE = "task.usage"
+"""The journal's entry about what a model used in an attempt."""
+
 TASK_EVENTS = {state: f"task.{state}" for state in TaskState}
 
 
@@ -145,16 +148,22 @@ def _enter_run_move(tx: Transaction, move: RunMove) -> int:
     )
 
 
-def enter_logs(tx: Transaction, move: RunMove) -> None:
-    """Enter what else happened in the journal."""
-    for name, task, item, attempt, data in move.logs:
+def enter_logs(tx: Transaction, move: RunMove, place: int) -> None:
+    """Enter in the journal what happened to tasks between two moves of the change, and fold what models used."""
+    for remark in move.logs:
+        if remark.place != place:
+            continue
         tx.event(
-            name,
+            remark.type,
             move.at,
             run_id=move.run_id,
             flow_id=move.flow_id,
-            task=task,
-            item=item,
-            attempt=attempt,
-            data=data,
+            task=remark.task,
+            item=remark.item,
+            attempt=remark.attempt,
+            data=remark.data,
         )
+        if remark.type == USAGE:
+            used = json.loads(remark.data)
+            told = ("model", "input_tokens", "output_tokens", "cost_usd", "model_calls")
+            tx.execute(SQL["add_usage"], (move.run_id, *map(used.get, told)))

@@ -346,11 +346,11 @@ SELECT seq, run_id, flow_id, type, task, item, attempt, at, actor, data FROM eve
 SELECT seq, run_id, flow_id, type, task, item, attempt, at, actor, data FROM events
 WHERE run_id = ? AND seq > ? ORDER BY seq LIMIT ?
 
--- name: count_runs
-SELECT state, count(*) FROM runs GROUP BY state
+-- name: count_runs -- of those that sub-flows are not: a sub-flow's has no slot of its own
+SELECT state, count(*) FROM runs WHERE parent_run_id IS NULL GROUP BY state
 
--- name: count_tasks
-SELECT state, count(*) FROM tasks WHERE item = -1 GROUP BY state
+-- name: task_figures -- reads all tasks
+SELECT state, sum(item = -1) AS tasks, sum(attempts) AS attempts, sum(attempts > 1) AS retried FROM tasks GROUP BY state
 
 -- name: queue_preview
 SELECT run_id FROM runs INDEXED BY runs_queue
@@ -363,10 +363,7 @@ WHERE mine.run_id = ? AND ahead.state = 'scheduled' AND ahead.parent_run_id IS N
 
 -- name: duration_stats
 SELECT count(*), avg(ended_at - started_at), max(ended_at - started_at) FROM runs
-WHERE state = 'completed' AND started_at IS NOT NULL
-
--- name: retry_stats
-SELECT coalesce(sum(attempts), 0), coalesce(sum(attempts > 1), 0) FROM tasks
+WHERE state = 'completed' AND started_at IS NOT NULL AND parent_run_id IS NULL
 
 -- name: failure_figures -- in the latest entries of the journal: how many
 SELECT type, coalesce(json_extract(data, '$.kind'), json_extract(data, '$.error.kind')) AS kind,
@@ -544,7 +541,7 @@ WHERE state = 'scheduled' AND parent_run_id IS NULL AND blocked IS NULL ORDER BY
 SELECT run_id, started_at, estimate_s, demands, owner FROM runs WHERE state = 'running' AND parent_run_id IS NULL
 
 -- name: flow_slots
-SELECT count(*) FROM runs WHERE state = 'running' AND parent_run_id IS NULL AND flow_id = ?
+SELECT count(*) FROM runs INDEXED BY runs_flow_active WHERE state = 'running' AND parent_run_id IS NULL AND flow_id = ?
 
 -- name: tag_slots
 SELECT count(*) FROM runs JOIN flows USING (flow_id)
@@ -629,3 +626,54 @@ SELECT coalesce((SELECT CAST(value AS INTEGER) FROM settings WHERE key = 'cache_
 
 -- name: delete_cached
 DELETE FROM cache WHERE key IN (SELECT key FROM cache WHERE expires_at < ? LIMIT ?) RETURNING key
+
+-- name: free_mirrors
+SELECT run_id FROM mirrors
+WHERE server_id IS NULL OR (server_id IS NOT ?1 AND server_id NOT IN (SELECT server_id FROM servers)) LIMIT ?2
+
+-- name: take_mirror
+UPDATE mirrors SET server_id = ?1
+WHERE run_id = ?2 AND (server_id IS NULL OR server_id NOT IN (SELECT server_id FROM servers))
+
+-- name: is_mirrored_by
+SELECT 1 FROM mirrors WHERE run_id = ? AND server_id = ?
+
+-- name: end_mirror
+DELETE FROM mirrors WHERE run_id = ? AND server_id = ?
+
+-- name: delete_mirror
+DELETE FROM mirrors WHERE run_id = ?
+
+-- name: mirrored_run
+SELECT runs.run_id, runs.flow_id, runs.version, runs.name, runs.inputs, runs.parent_run_id, runs.parent_task,
+       runs.parent_item, runs.rerun_of, flows.tags,
+       EXISTS (SELECT 1 FROM events WHERE events.run_id = runs.run_id AND type = 'run.mirrored') AS is_told
+FROM runs JOIN flows ON flows.flow_id = runs.flow_id WHERE runs.run_id = ?
+
+-- name: add_usage
+INSERT INTO model_usage (run_id, model, calls, input_tokens, output_tokens, cost_usd)
+VALUES (?1, coalesce(?2, ''), coalesce(?6, 1), coalesce(?3, 0), coalesce(?4, 0), ?5)
+ON CONFLICT (run_id, model) DO UPDATE SET
+    calls = min(calls + excluded.calls, 9007199254740992),
+    input_tokens = min(input_tokens + excluded.input_tokens, 9007199254740992),
+    output_tokens = min(output_tokens + excluded.output_tokens, 9007199254740992),
+    cost_usd = CASE WHEN cost_usd IS NULL AND excluded.cost_usd IS NULL THEN NULL
+        ELSE coalesce(cost_usd, 0) + coalesce(excluded.cost_usd, 0) END
+
+-- name: usage_of_run
+SELECT model, calls, input_tokens, output_tokens, cost_usd FROM model_usage WHERE run_id = ? ORDER BY model
+
+-- name: usage_by_model
+SELECT model, sum(calls) AS calls, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
+       sum(cost_usd) AS cost_usd
+FROM model_usage GROUP BY model ORDER BY model
+
+-- name: delete_usage
+DELETE FROM model_usage WHERE run_id = ?
+
+-- name: ended_mirrors
+SELECT mirrors.run_id FROM mirrors JOIN runs ON runs.run_id = mirrors.run_id
+WHERE mirrors.server_id = ? AND runs.ended_at IS NOT NULL
+
+-- name: monitor_url
+SELECT data ->> 'url' FROM events WHERE run_id = ? AND type = 'run.mirrored' ORDER BY seq DESC LIMIT 1

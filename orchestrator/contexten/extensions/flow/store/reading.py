@@ -5,10 +5,12 @@ SQLite checkpoints when the last connection closes, whether or not it may write 
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from .servers import drivers_of
 from .sql import SQL
 
 BUSY_TIMEOUT_MS = 5000
@@ -28,11 +30,13 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def glance(path: Path) -> tuple[dict[str, int], str | None]:
-    """How many runs are in each state, and the remembered strategy; nothing where there is no database of ours."""
+    """How many runs are in each state, and the strategy: in force while a server lives, else remembered.
+    Nothing where there is no database of ours."""
     try:
         with closing(connect(path)) as connection:
             counts = {str(state): int(count) for state, count in connection.execute(SQL["count_runs"])}
-            strategy = connection.execute(SQL["setting"], ("strategy",)).fetchone()
+            remembered: dict[str, str] = dict(connection.execute(SQL["scheduling_settings"]).fetchall())
     except sqlite3.DatabaseError:
         return {}, None
-    return counts, str(strategy[0]) if strategy else None
+    is_shared = "in_force" in remembered and bool(drivers_of(path))
+    return counts, json.loads(remembered["in_force"])["strategy"] if is_shared else remembered.get("strategy")

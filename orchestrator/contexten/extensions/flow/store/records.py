@@ -134,6 +134,19 @@ class CachedOutput(NamedTuple):
     recorded_at: float
 
 
+class Remark(NamedTuple):
+    """What else happened to a task, for the journal."""
+
+    place: int
+    """How many moves of the change stand before it."""
+    type: str
+    task: str
+    item: int | None
+    attempt: int | None
+    data: str
+    """JSON text."""
+
+
 class RunMove(NamedTuple):
     """What happens to an owned run in one change: moves of its tasks, and perhaps one of its own.
 
@@ -155,8 +168,8 @@ class RunMove(NamedTuple):
     failed_tasks: str | None = None
     output: StoredText | None = None
     reason: str | None = None
-    logs: tuple[tuple[str, str | None, int | None, int | None, str], ...] = ()
-    """Other entries for the journal: (type, task, item, attempt, JSON text)."""
+    logs: tuple[Remark, ...] = ()
+    """Other entries for the journal, in order."""
     cached: tuple[CacheEntry, ...] = ()
     cache_hits: int = 0
     """Tasks that this change completes with kept outputs."""
@@ -192,6 +205,8 @@ class ClaimedRun:
     state: RunState = RunState.RUNNING
     output: StoredText | None = None
     error: str | None = None
+    read_at: int = 0
+    """The journal's last entry when it was read: what is asked for later, `request` does not know."""
     tasks: list[TaskRow] = field(default_factory=list)
     children: list[ClaimedRun] = field(default_factory=list)
 

@@ -33,16 +33,17 @@ def request(
         raise RunNotFound(f"There is no run {run_id!r}.", next="Call list_flows(kind='runs') to see the runs.")
     state, flow_id, pending, parent = RunState(row[0]), row[1], row[2], row[3]
     if parent is not None and action in ("pause", "resume"):
+        root, _ = _root(tx, parent)
         raise IllegalMove(
-            f"The run {run_id} belongs to {parent} and is paused and resumed with it.",
-            next=f"Call control_flow(run_id={parent!r}, action={action!r}).",
+            f"The run {run_id} belongs to {root} and is paused and resumed with it.",
+            next=f"Call control_flow(run_id={root!r}, action={action!r}).",
         )
     if state.is_terminal:
         if action == "cancel" and state is RunState.CANCELLED:
             return state
         raise IllegalMove(
             f"The run {run_id} has ended ({state}); it cannot {action}.",
-            next=f"For a new run of it call control_flow(run_id={run_id!r}, action='retry' or 'rerun_from').",
+            next=next_run(run_id, state),
         )
     if action == "resume":
         if state is RunState.PAUSED:
@@ -74,12 +75,26 @@ def request(
 
 def _wake_root(tx: Transaction, run_id: str, at: float) -> None:
     """Let a waiting run look at the sub-flow that ended meanwhile; a paused one looks when it is resumed."""
+    run_id, row = _root(tx, run_id)
+    if row[0] == RunState.WAITING:
+        schedule(tx, run_id, row[1], at)
+
+
+def next_run(run_id: str, state: RunState) -> str:
+    """The calls that make another run of one that has ended so."""
+    again = f"control_flow(run_id={run_id!r}, action='rerun_from', task=...)"
+    if state is RunState.COMPLETED:
+        return f"For a new run call {again}, or execute_flow."
+    return f"For a new run call control_flow(run_id={run_id!r}, action='retry') or {again}."
+
+
+def _root(tx: Transaction, run_id: str) -> tuple[str, Any]:
+    """The run of which that one is part, itself where it is no sub-flow's, and its row."""
     row = tx.row(SQL["run_for_request"], (run_id,))
     while row[3] is not None:
         run_id = row[3]
         row = tx.row(SQL["run_for_request"], (run_id,))
-    if row[0] == RunState.WAITING:
-        schedule(tx, run_id, row[1], at)
+    return run_id, row
 
 
 def end_idle(

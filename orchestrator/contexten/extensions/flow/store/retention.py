@@ -75,6 +75,8 @@ def _delete(tx: Transaction, run_id: str) -> int:
     tx.execute(SQL["delete_events"], (run_id,))
     tx.execute(SQL["delete_tasks"], (run_id,))
     tx.execute(SQL["delete_dependencies"], (run_id,))
+    tx.execute(SQL["delete_usage"], (run_id,))
+    tx.execute(SQL["delete_mirror"], (run_id,))
     tx.execute(SQL["forget_latest"], (run_id,))
     tx.execute(SQL["delete_run"], (run_id,))
     return int(last)

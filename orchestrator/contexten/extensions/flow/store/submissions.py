@@ -11,13 +11,13 @@ from .dependencies import record as depend
 from .moves import move_task
 from .records import NewRun, Submitted, TaskMove
 from .sql import SQL
-from .writer import Refused, Transaction
+from .writer import Stale, Transaction
 
 
 def submit(tx: Transaction, run: NewRun) -> Submitted:
     """Record a run as scheduled, unless an earlier run answers for its idempotency key.
 
-    Raises IdempotencyConflict where the key was used for another request, Refused where the flow has a newer version or
+    Raises IdempotencyConflict where the key was used for another request, Stale where the flow has a newer version or
     the queue another strategy's keys.
     """
     if run.idempotency_key is not None:
@@ -32,11 +32,11 @@ def submit(tx: Transaction, run: NewRun) -> Submitted:
     if run.is_latest:
         latest = tx.row(SQL["flow_version"], (run.flow_id,))
         if latest is None or latest[0] != run.version:
-            raise Refused(f"flow {run.flow_id} is no longer at version {run.version}")
+            raise Stale(f"flow {run.flow_id} is no longer at version {run.version}")
     if run.keys is not None:
         keys = tx.row(SQL["setting"], ("queue_keys",))
         if keys is not None and keys[0] != run.keys:
-            raise Refused(f"the queue has the keys of {keys[0]}, not of {run.keys}")
+            raise Stale(f"the queue has the keys of {keys[0]}, not of {run.keys}")
     return Submitted(run.run_id, is_existing=False, cursor=insert(tx, run))
 
 

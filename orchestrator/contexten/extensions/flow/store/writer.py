@@ -17,7 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import FlowError, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreReadOnly, StoreTooNew
+from ..errors import (
+    FlowError,
+    StoreBusy,
+    StoreConflict,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreTooNew,
+)
 from .lock import FileLock
 from .sql import SQL
 
@@ -46,6 +55,10 @@ class Event(NamedTuple):
 
 class Refused(Exception):
     """A change's guard did not hold: the row was not in the expected state, or belongs to another owner now."""
+
+
+class Stale(Refused):
+    """What a change was made from has been changed meanwhile: make it anew from what holds now."""
 
 
 class Transaction:
@@ -97,6 +110,11 @@ class Transaction:
         self.seq = seq = self.seq + 1
         self.events.append(Event(seq, *entry))
         return seq
+
+    def write_events(self, start: int = 0) -> None:
+        """Write the new entries of the journal, from that one on."""
+        if len(self.events) > start:
+            self.cursor.executemany(SQL["insert_event"], self.events[start:] if start else self.events)
 
 
 @dataclass(slots=True)
@@ -155,11 +173,15 @@ def _is_of_the_database(error: Exception) -> bool:
     return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, of_the_change)
 
 
-def _refusal(error: Exception) -> Exception:
-    """A broken constraint is a guard that did not hold."""
-    return (
-        Refused(f"the change met rows that it did not expect: {error}") if isinstance(error, sqlite3.Error) else error
+def _failure(error: Exception) -> Exception:
+    """What befell one change, as who submitted it hears of it."""
+    if not isinstance(error, sqlite3.Error):
+        return error
+    conflict = StoreConflict(
+        "The database refused a change that breaks its rules.", next="`contexten-flow verify` says whether it is sound."
     )
+    conflict.__cause__ = error
+    return conflict
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -284,8 +306,6 @@ class Writer:
                 )
             transaction = Transaction(cursor, before, server_id if has_row or server_id is None else "")
             apply(transaction, group, results)
-            if transaction.events:
-                transaction.cursor.executemany(SQL["insert_event"], transaction.events)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -310,6 +330,7 @@ class Writer:
             for together, members in alike.items():
                 answers = together(transaction, [pending.change for pending in members])
                 results.extend((pending, answer, None) for pending, answer in zip(members, answers, strict=True))
+            transaction.write_events()
         except Exception as error:
             if _is_of_the_database(error):
                 raise
@@ -322,6 +343,7 @@ class Writer:
             transaction.execute("SAVEPOINT change")
             try:
                 result = pending.change(transaction)
+                transaction.write_events(mark)
             except Exception as error:  # a refusal, or a defect of the change: it fails alone
                 if _is_of_the_database(error):
                     raise  # not the change: the whole group fails
@@ -331,7 +353,7 @@ class Writer:
                 transaction.execute("RELEASE change")
                 del transaction.events[mark:]
                 transaction.seq = seq
-                results.append((pending, None, _refusal(error)))
+                results.append((pending, None, _failure(error)))
             else:
                 transaction.execute("RELEASE change")
                 results.append((pending, result, None))

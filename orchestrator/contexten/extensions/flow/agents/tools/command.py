@@ -13,9 +13,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -65,7 +66,7 @@ async def run_command(
 
     Raises TimeoutError after `timeout_s`, OSError or ValueError where it cannot be started. When it ends, on timeout
     and on cancellation its whole process group is ended: SIGTERM, after a grace SIGKILL."""
-    async with _guard() as guard:
+    async with guarding() as guard:
         with anyio.CancelScope(shield=True):  # cancelled in here, asyncio would kill the leader and leave its children
             process = await anyio.open_process(
                 list(argv),
@@ -76,7 +77,7 @@ async def run_command(
                 env=env,
                 start_new_session=True,
             )
-            await _tell(guard, f"{process.pid}\n")
+            await guard(process.pid)
         return await _see_through(process, stdin, timeout_s)
 
 
@@ -96,7 +97,7 @@ async def _see_through(process: Process, stdin: bytes, timeout_s: float | None) 
         raise _innermost(failures) from None
     finally:
         with anyio.CancelScope(shield=True):
-            await _end(process)
+            await end_group(process)
     return CommandResult(
         exit_code=exit_code,
         stdout=bytes(out.content),
@@ -110,11 +111,12 @@ _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 @asynccontextmanager
-async def _guard() -> AsyncIterator[Process | None]:
-    """What kills the group that it is told of when this process ends before the block does."""
+async def guarding() -> AsyncIterator[Callable[[int], Awaitable[None]]]:
+    """Has a process group killed when this process ends before the block does; what it yields is told the group's id.
+    Raises OSError where the guard cannot be started."""
     sh = None if sys.platform == "win32" else shutil.which("sh", path=os.defpath)
     if sh is None:
-        yield None
+        yield partial(_tell_group, None)
         return
     with anyio.CancelScope(shield=True):
         guard = await anyio.open_process(
@@ -127,7 +129,7 @@ async def _guard() -> AsyncIterator[Process | None]:
             start_new_session=True,
         )
     try:
-        yield guard
+        yield partial(_tell_group, guard)
     finally:
         with anyio.CancelScope(shield=True):
             await _tell(guard, "over\n")
@@ -136,6 +138,10 @@ async def _guard() -> AsyncIterator[Process | None]:
                     await guard.stdin.aclose()
             await guard.wait()
             await _let_go(guard)
+
+
+async def _tell_group(guard: Process | None, group_id: int) -> None:
+    await _tell(guard, f"{group_id}\n")
 
 
 async def _tell(guard: Process | None, line: str) -> None:
@@ -153,8 +159,8 @@ async def _feed(process: Process, stdin: bytes) -> None:
             await stream.aclose()
 
 
-async def _end(process: Process) -> None:
-    """End the group, then let go of the pipes."""
+async def end_group(process: Process) -> None:
+    """End a process that leads a group, and what is left of the group: SIGTERM, after a grace SIGKILL."""
     if process.returncode is None:
         _signal_group(process, signal.SIGTERM)
         with anyio.move_on_after(TERM_GRACE_S):

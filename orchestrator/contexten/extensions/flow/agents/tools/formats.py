@@ -30,7 +30,7 @@ def decode(content: bytes, format: Format, *, charset: str = "utf-8") -> Any:
     text = decode_text(content, charset)
     if format == "json":
         try:
-            return parse_json(text)
+            return parse_json(text, mends=True)
         except JsonTextError as error:
             raise FormatError(str(error)) from None
     if format == "csv":

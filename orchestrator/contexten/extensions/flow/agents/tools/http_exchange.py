@@ -296,7 +296,7 @@ async def _status_failure(hop: _Hop, response: httpx.Response, clock: Clock) -> 
     details: dict[str, Any] = {"status": status}
     if text:
         details["body"] = text
-    retry_after_s = _retry_after(response.headers.get("retry-after"), clock)
+    retry_after_s = retry_after(response.headers.get("retry-after"), clock)
     if retry_after_s is not None:
         details["retry_after_s"] = retry_after_s
     phrase = f"{status} {response.reason_phrase}".strip()
@@ -304,7 +304,8 @@ async def _status_failure(hop: _Hop, response: httpx.Response, clock: Clock) -> 
     return AttemptError(f"{hop.shown} answered {phrase}{tail}", kind=kind_of_status(status), details=details)
 
 
-def _retry_after(value: str | None, clock: Clock) -> float | None:
+def retry_after(value: str | None, clock: Clock) -> float | None:
+    """The seconds that a Retry-After header (a number, or a date) asks for; None where it asks for nothing."""
     if value is None:
         return None
     value = value.strip()

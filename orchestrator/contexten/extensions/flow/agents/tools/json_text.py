@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from ...definition.values import MAX_DEPTH, MAX_INTEGER
+from ...definition.values import MAX_DEPTH, MAX_INTEGER, find_surrogate
 
 _MAX_DIGITS = 4000  # Python refuses to convert longer ones (4,300), since the time grows with the square
 
@@ -15,10 +15,10 @@ class JsonTextError(ValueError):
     """The text is not JSON that can be kept; the message says where and why."""
 
 
-def parse_json(text: str) -> Any:
-    """Read JSON text. Integers beyond 2^53 become strings, lone surrogates U+FFFD.
+def parse_json(text: str, *, mends: bool = False) -> Any:
+    """Read JSON text. Integers beyond 2^53 become strings; with `mends` lone surrogates become U+FFFD.
 
-    Raises JsonTextError where it is not JSON, holds NaN or an infinity, or is nested deeper than 50.
+    Raises JsonTextError where it is not JSON, holds NaN, an infinity or a lone surrogate, or is nested deeper than 50.
     """
     try:
         value = json.loads(text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=_refuse_constant)
@@ -27,7 +27,10 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         raise JsonTextError(f"nested deeper than {MAX_DEPTH}") from None
     if "\\ud" in text or "\\uD" in text:
-        value = _mend(value)
+        if mends:
+            return _mend(value)
+        if (problem := find_surrogate(value)) is not None:
+            raise JsonTextError(f"not JSON that can be kept: {problem}")
     return value
 
 

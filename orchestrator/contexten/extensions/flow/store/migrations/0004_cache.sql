@@ -1,4 +1,4 @@
--- Outputs that serve equal tasks of other runs. `key` is a digest of the task's type, its tools and its rendered key.
+-- Outputs that serve equal tasks of other runs. `key` is a digest of what is asked of whom, and of the rendered key.
 
 CREATE TABLE cache (
     key TEXT PRIMARY KEY,

@@ -1,0 +1,1 @@
+"""Flows: checking, saving and versioning definitions, and their compiled plans."""

@@ -1,0 +1,1 @@
+"""What was committed, told to whoever listens or waits."""

@@ -1,0 +1,1 @@
+"""Runs: submitting, asking, waiting, controlling and running again."""
