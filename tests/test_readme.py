@@ -39,6 +39,9 @@ _OFTEN_CHANGED = [
     "allow_functions",
     "secrets",
     "log_level",
+    "model",
+    "model_base_url",
+    "mcp_servers",
 ]
 
 

@@ -105,7 +105,7 @@ def _end_driver(cli: Callable[..., Any]) -> None:
     driver = psutil.Process(int(server["found"].rpartition("process ")[2].rstrip(")")))
     driver.kill()
     with suppress(psutil.NoSuchProcess):
-        driver.wait(timeout=20)
+        driver.wait(timeout=60)
 
 
 def test_pages_follow_one_another(cli: Callable[..., Any], flow_file: Callable[..., str]) -> None:
@@ -140,6 +140,17 @@ def test_logs_print_the_journal_in_order(cli: Callable[..., Any], done_run: dict
 
 def test_following_ends_with_the_run(cli: Callable[..., Any], done_run: dict[str, Any]) -> None:
     assert "run.completed" in cli("logs", done_run["run_id"], "--follow").out
+
+
+def test_following_a_run_that_nothing_drives_says_so(cli: Callable[..., Any], busy: str) -> None:
+    _end_driver(cli)
+    command = [sys.executable, "-m", "contexten_server", "logs", busy, "--follow"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            assert any("no server runs on this database" in line for line in process.stderr)
+        finally:
+            process.kill()
 
 
 def test_a_journal_that_agrees_is_verified(cli: Callable[..., Any], done_run: dict[str, Any]) -> None:
@@ -192,10 +203,13 @@ def test_a_file_that_is_no_database_ends_with_3(cli: Callable[..., Any], desk: P
     done = cli("list", "--json")
     assert (done.code, done.data["error"]["code"]) == (3, code)
     assert "Traceback" not in done.err
+    assert "`contexten-flow verify`" in done.data["error"]["next"]
+    assert "verify" not in cli("verify", "--json").data["error"]["next"]  # no command names itself as the next step
 
 
 @pytest.mark.parametrize(
-    "variable", ["CONTEXTEN_FLOW_DURABILITY", "CONTEXTEN_FLOW_MAX_CONCURRENT_FLOWS", "CONTEXTEN_FLOW_SECRETS"]
+    "variable",
+    [f"CONTEXTEN_FLOW_{name}" for name in ("DURABILITY", "MAX_CONCURRENT_FLOWS", "SECRETS", "STRATEGY", "TAG_LIMITS")],
 )
 def test_a_setting_that_is_wrong_is_named(
     cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, variable: str
@@ -221,6 +235,14 @@ def test_doctor_finds_no_problem_on_a_fresh_machine(cli: Callable[..., Any]) -> 
     done = cli("doctor", "--json")
     assert (done.code, done.data["ok"]) == (0, True)
     assert "http_client" in _check(done, "tools")[0]["found"]
+
+
+def test_doctor_names_an_allowed_folder_that_is_not_there(
+    cli: Callable[..., Any], desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTEXTEN_FLOW_ALLOW_PATHS", f"{desk},{desk / 'missing'}")
+    (finding,) = [check for check in cli("doctor", "--json").data["checks"] if check["check"] == "folders"]
+    assert (finding["level"], "missing" in finding["found"]) == ("note", True)
 
 
 def test_doctor_never_shows_a_secrets_value(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,21 +157,22 @@ def _read_until(stream: Any, word: str) -> str:
 def test_ctrl_c_stops_the_process_and_the_run_goes_on_with_the_next(
     cli: Callable[..., Any], flow_file: Callable[..., str]
 ) -> None:
-    wait = {"name": "pause", "type": "wait", "parameters": {"seconds": 1.0}}
+    wait = {"name": "pause", "type": "wait", "parameters": {"seconds": 5}}
     file = flow_file({**SUM, "name": "first"}, wait, {**SUM, "name": "last"})
     with _spawn("run", file) as process:
         _read_until(process.stdout, "first")
         _read_until(process.stdout, "task.waiting")
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=20)
+        _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     (run,) = cli("list", "--runs", "--json").data["runs"]
     assert run["run_id"] in told
     assert run["state"] not in {"completed", "failed", "cancelled"}
-    with _spawn(
-        "run", flow_file({**SUM, "name": "other"}, {**wait, "parameters": {"seconds": 2}}, name="b.json")
-    ) as next_one:
-        assert next_one.wait(timeout=30) == 0
+    other = flow_file({**SUM, "name": "other"}, {**wait, "parameters": {"seconds": 600}}, name="b.json")
+    with _spawn("run", other) as next_one:
+        assert "run.completed" in cli("logs", run["run_id"], "--follow").out
+        next_one.send_signal(signal.SIGINT)
+        next_one.communicate(timeout=60)
     assert cli("status", run["run_id"], "--json").data["state"] == "completed"
     attempts = {task["name"]: task["attempts"] for task in cli("status", run["run_id"], "--json").data["tasks"]}
     assert attempts["first"] == 1
@@ -181,7 +182,7 @@ def test_ctrl_c_stops_the_process_and_the_run_goes_on_with_the_next(
 def test_a_terminal_shows_a_live_table(desk: Path, flow_file: Callable[..., str]) -> None:
     import pty
 
-    file = flow_file(SUM, {"name": "rest", "type": "wait", "parameters": {"seconds": 0.3}})
+    file = flow_file(SUM, {"name": "rest", "type": "wait", "parameters": {"seconds": 2}})
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "contexten_server", "run", file]
     env = os.environ | {"TERM": "xterm", "COLUMNS": "100"}

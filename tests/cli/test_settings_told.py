@@ -101,3 +101,22 @@ def test_half_an_authorization_server_is_told_by_the_setting_that_is_missing(
     assert issue["path"] == "/oauth_resource"
     found = [check["found"] for check in cli("doctor", "--json").data["checks"] if check["level"] == "problem"]
     assert any(text.startswith("oauth_resource: ") for text in found)
+
+
+def test_a_denied_tool_that_is_none_is_told_with_the_nearest(
+    cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTEXTEN_FLOW_MODEL_DENY_TOOLS", "data_procesor,http_client,shell")
+    notes = [check for check in cli("doctor", "--json").data["checks"] if "model_deny_tools" in check["found"]]
+    assert [(note["level"], note["advice"]) for note in notes] == [("note", "did you mean data_processor?")]
+
+
+def test_a_key_in_place_of_its_variables_name_is_told_nowhere(
+    cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTEXTEN_FLOW_MODEL", "openai/x")
+    monkeypatch.setenv("CONTEXTEN_FLOW_MODEL_API_KEY_VARIABLE", "sk-0123456789")
+    for done in (cli("doctor"), cli("list")):
+        told = " ".join((done.out + done.err).split())
+        assert "never the key itself" in told
+        assert "0123456789" not in told

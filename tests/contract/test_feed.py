@@ -8,14 +8,14 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from contexten.extensions.flow import feed as feed_module
-from contexten.extensions.flow.answers import Answers
+from contexten.extensions.flow.answers.reading import Answers
 from contexten.extensions.flow.clock import SystemClock
 from contexten.extensions.flow.errors import StoreError
 from contexten.extensions.flow.execution.conductor import Conductor
-from contexten.extensions.flow.feed import Feed
+from contexten.extensions.flow.live import feed as feed_module
+from contexten.extensions.flow.live.feed import Feed
+from contexten.extensions.flow.live.watching import Watchers
 from contexten.extensions.flow.store import Committed, Event, Store, Transaction
-from contexten.extensions.flow.watching import Watchers
 
 pytestmark = pytest.mark.anyio
 
@@ -54,7 +54,7 @@ class Listener:
         """All entries of a commit were heard."""
 
     async def hears(self, actor: str) -> None:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while actor not in self.heard_of:
                 self.news = anyio.Event()
                 await self.news.wait()

@@ -18,7 +18,15 @@ from typing import Any
 import anyio
 import pytest
 
-from contexten.extensions.flow.errors import Closing, FlowError, StoreBusy, StoreError, StoreFull, StoreTooNew
+from contexten.extensions.flow.errors import (
+    Closing,
+    FlowError,
+    StoreBusy,
+    StoreConflict,
+    StoreError,
+    StoreFull,
+    StoreTooNew,
+)
 from contexten.extensions.flow.states import TaskState
 from contexten.extensions.flow.store import Committed, Refused, Store, Transaction
 from contexten.extensions.flow.store import database as database_module
@@ -67,7 +75,23 @@ async def names(store: Store) -> list[str]:
     return [str(row[0]) for row in await store.rows("SELECT type FROM events WHERE run_id IS NULL ORDER BY seq")]
 
 
-@pytest.mark.parametrize(("change", "error"), [(refuse, Refused), (break_down, ZeroDivisionError)])
+def enter_no_text(tx: Transaction) -> None:
+    tx.enter(None, None, ["half.done"], None, None, None, 1.0, None, None)
+
+
+def enter_no_number(tx: Transaction) -> None:
+    tx.enter(None, None, "half.done", None, None, None, 10**30, None, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (refuse, Refused),
+        (break_down, ZeroDivisionError),
+        (enter_no_text, StoreConflict),
+        (enter_no_number, OverflowError),
+    ],
+)
 async def test_a_refused_change_fails_alone(store: Store, change: Any, error: type[Exception]) -> None:
     before = await names(store)
     found = await together(store, enter("one"), change, enter("two"))
@@ -188,7 +212,7 @@ async def test_a_writer_that_ignores_our_lock_makes_the_store_busy_not_broken(
     other = sqlite3.connect(store.path, isolation_level=None)
     try:
         other.execute("BEGIN IMMEDIATE")
-        with anyio.fail_after(10), pytest.raises(StoreBusy):
+        with anyio.fail_after(30), pytest.raises(StoreBusy):
             await store.write(enter("one"))
         other.execute("ROLLBACK")
     finally:
@@ -227,7 +251,7 @@ async def test_a_listener_that_raises_keeps_nobody_waiting(database: Path, caplo
     store.on_commit = listen
     await store.open()
     try:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             assert await store.write(enter("one")) == 1
     finally:
         await store.close()
@@ -338,7 +362,7 @@ async def test_a_write_waits_while_another_process_holds_the_lock(store: Store) 
                 assert await store.rows("SELECT 1") != []  # reads do not wait
             assert not done
             let_go()
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 while not done:
                     await anyio.lowlevel.checkpoint()
     assert (await names(store))[-1] == "one"
@@ -348,7 +372,7 @@ async def test_a_lock_that_is_never_given_back_makes_the_store_busy(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "LOCK_TIMEOUT_S", 0.05)
-    with another_process_locks(store.path), anyio.fail_after(10), pytest.raises(StoreBusy):
+    with another_process_locks(store.path), anyio.fail_after(30), pytest.raises(StoreBusy):
         await store.write(enter("one"))
     await store.write(enter("two"))
     assert (await names(store))[-1] == "two"
@@ -360,7 +384,7 @@ async def test_opening_waits_for_the_lock_too(database: Path, monkeypatch: pytes
     await first.close()
     monkeypatch.setattr(database_module, "LOCK_TIMEOUT_S", 0.05)
     second = Store(database)
-    with another_process_locks(database), anyio.fail_after(10), pytest.raises(StoreBusy):
+    with another_process_locks(database), anyio.fail_after(30), pytest.raises(StoreBusy):
         await second.open()
     await second.open()
     await second.close()

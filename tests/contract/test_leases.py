@@ -127,7 +127,7 @@ class Member:
 
     async def ends(self, run_id: str) -> str:
         """The state in which a run ends."""
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             return (await self.service.wait(run_id)).state
 
 
@@ -147,7 +147,7 @@ async def join(database: Path) -> AsyncIterator[Open]:
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while not condition():
             await anyio.lowlevel.checkpoint()
 
@@ -184,6 +184,7 @@ async def test_a_silent_servers_lease_lapses_and_its_run_is_taken_over(join: Ope
 async def test_a_server_that_beats_keeps_its_runs(join: Open) -> None:
     first, second = await join("first"), await join("second")
     run_id = await first.submit()
+    await until(lambda: first.worker.begun)
     before = await first.owner(run_id)
     for _ in range(4 * BEATS):
         await first.look()
@@ -199,6 +200,7 @@ async def test_a_server_that_beats_keeps_its_runs(join: Open) -> None:
 async def test_time_in_which_the_observer_did_not_look_proves_nothing(join: Open) -> None:
     first, second = await join("first"), await join("second")
     run_id = await first.submit()
+    await until(lambda: first.worker.begun)
     before = await first.owner(run_id)
     await second.look()
     await second.look(after=100 * TTL_S)  # as after a machine's sleep: the other one has not woken yet
@@ -211,6 +213,7 @@ async def test_time_in_which_the_observer_did_not_look_proves_nothing(join: Open
 async def test_jumps_of_the_wall_clock_change_nothing(join: Open) -> None:
     first, second = await join("first"), await join("second")
     run_id = await first.submit()
+    await until(lambda: first.worker.begun)
     before = await first.owner(run_id)
     for jump in (1e6, -2e6, 3e6):
         first.clock.wall += jump
@@ -484,7 +487,7 @@ async def hopeless(first: Member, monkeypatch: pytest.MonkeyPatch) -> str:
     await until(lambda: first.worker.begun)
     monkeypatch.setattr(RunExecution, "_move_on", defective)
     first.conductor.executions[run_id].poke()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while (await first.owner(run_id))[0] is not None:
             await anyio.lowlevel.checkpoint()
     return run_id
@@ -526,7 +529,7 @@ async def test_a_server_that_stops_while_it_begins_anew_leaves_no_row(
 
     def held_up(*arguments: Any, **options: Any) -> Any:
         joining.set()
-        may_join.wait(10)
+        may_join.wait(60)
         return become_server(*arguments, **options)
 
     async with first.service:

@@ -10,13 +10,13 @@ from typing import Any
 import anyio
 import pytest
 
-from contexten.extensions.flow.answers import Answers
+from contexten.extensions.flow.answers.reading import Answers
 from contexten.extensions.flow.clock import SystemClock
-from contexten.extensions.flow.feed import Feed
+from contexten.extensions.flow.live.feed import Feed
+from contexten.extensions.flow.live.watching import Watchers
 from contexten.extensions.flow.service import FlowService
 from contexten.extensions.flow.settings import FlowSettings
 from contexten.extensions.flow.store import Event, Store, Transaction
-from contexten.extensions.flow.watching import Watchers
 
 pytestmark = pytest.mark.anyio
 
@@ -84,7 +84,7 @@ async def chatter(driver: FlowService, stop: anyio.Event) -> None:
 
 async def test_a_guest_sees_what_the_driver_does(driver: FlowService, guest: FlowService, holder: Holder) -> None:
     run = await driver.execute_flow(workflow_def=HOLD)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         await holder.reached.wait()
         assert (await guest.get_run(run.run_id)).state == "running"
         holder.open.set()
@@ -99,7 +99,7 @@ async def test_a_guest_can_cancel(driver: FlowService, guest: FlowService, holde
             group.start_soon(chatter, driver, stop)
         for _ in range(3):
             run = await driver.execute_flow(workflow_def=HOLD)
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 await holder.reached.wait()
                 await guest.control(run.run_id, "cancel")
                 assert (await guest.wait(run.run_id)).state == "cancelled"
@@ -116,7 +116,7 @@ async def test_a_guest_can_submit_and_the_driver_runs_it(
         if is_busy:
             group.start_soon(chatter, driver, stop)
         for _ in range(3):
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 run = await guest.execute_flow(workflow_def=HOLD)
                 assert (await guest.wait(run.run_id)).state == "completed"
         stop.set()
@@ -126,7 +126,7 @@ async def test_a_guest_can_pause_and_resume_again_and_again(
     driver: FlowService, guest: FlowService, holder: Holder
 ) -> None:
     run = await driver.execute_flow(workflow_def=HOLD)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         await holder.reached.wait()
         for _ in range(3):  # while the attempt is in flight it does not pause, and the request is withdrawn
             await guest.control(run.run_id, "pause")
@@ -153,7 +153,7 @@ async def test_listeners_hear_of_each_change_once_in_order(
 
 
 async def test_one_look_hears_all_that_others_wrote(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("contexten.extensions.flow.feed.PAGE", 3)
+    monkeypatch.setattr("contexten.extensions.flow.live.feed.PAGE", 3)
     heard: list[Event] = []
 
     async def on_foreign(events: list[Event]) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,7 +64,7 @@ class Lives:
         assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.stdout.close()
-        self._process.wait(10)
+        self._process.wait(30)
 
     def live(self, job: dict[str, Any], *, kill_after_s: float | None = None) -> Life:
         """Live one life; `kill_after_s` from its opening, if it lasts that long, it is killed."""
@@ -75,7 +77,8 @@ class Lives:
             line = self._line(min(deadline, kill_at))
             if line is None:
                 assert not is_killed, "a killed process does not end"
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it has ended by itself, and the driver has not said so yet
+                    os.kill(pid, signal.SIGKILL)
                 is_killed, kill_at = kill_at < deadline, float("inf")
                 assert is_killed, f"a life does not end; it said {lines[-5:]}"
                 continue
@@ -178,16 +181,19 @@ class World:
         return Counter(line["id"] for line in lines if line["task"] == task)
 
     def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Read only: what a killed process left behind is for the next one to recover."""
+        """Read what a killed process left behind, in a copy: a hot journal or a WAL without its index is for the next
+        process to recover, and cannot be read without that."""
         if not self.database.exists() or not self.database.stat().st_size:
             return []  # it was killed before the schema was there
-        connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
-        try:
-            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchall():
-                return []
-            return connection.execute(sql, parameters).fetchall()
-        finally:
-            connection.close()
+        with tempfile.TemporaryDirectory() as folder:
+            for suffix in ("", "-wal", "-journal"):
+                source = self.database.with_name(self.database.name + suffix)
+                if source.exists():
+                    shutil.copy(source, folder)
+            with closing(sqlite3.connect(Path(folder) / self.database.name)) as connection:
+                if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchall():
+                    return []
+                return connection.execute(sql, parameters).fetchall()
 
     def tasks(self) -> dict[TaskKey, tuple[str, int, int, str | None]]:
         """(state, attempts, interruptions, output) of each task that has a row."""

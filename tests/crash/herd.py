@@ -104,7 +104,7 @@ class Server:
         assert self._driver.stdout is not None
         self._driver.stdin.close()
         self._driver.stdout.close()
-        self._driver.wait(10)
+        self._driver.wait(30)
 
 
 @contextmanager

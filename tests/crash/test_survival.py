@@ -98,7 +98,7 @@ def test_a_for_each_runs_only_its_unfinished_items_again(world: World) -> None:
 
 
 def test_a_retry_that_was_due_later_is_made_later_and_keeps_its_number(world: World) -> None:
-    flow = {"stages": [stage("s", work("shaky", retry={"delay_s": 0.3, "jitter": 0}, does={"failures": 1}))]}
+    flow = {"stages": [stage("s", work("shaky", retry={"delay_s": 2, "jitter": 0}, does={"failures": 1}))]}
     world.live(["create", "f", flow], ["execute", "f"], ["task_state", "f", "shaky", "retrying"], ["die"])
     ((due,),) = world.rows("SELECT wake_at FROM tasks")
     world.run_to_the_end()
@@ -108,7 +108,7 @@ def test_a_retry_that_was_due_later_is_made_later_and_keeps_its_number(world: Wo
 
 
 def test_a_wait_goes_on_to_its_recorded_time(world: World) -> None:
-    flow = {"stages": [stage("s", wait("pause", 0.4), work("behind"))]}
+    flow = {"stages": [stage("s", wait("pause", 2), work("behind"))]}
     world.live(["create", "f", flow], ["execute", "f"], ["state", "f", "waiting"], ["die"])
     ((due,),) = world.rows("SELECT wake_at FROM tasks WHERE task = 'pause'")
     world.run_to_the_end()
@@ -119,7 +119,7 @@ def test_a_wait_goes_on_to_its_recorded_time(world: World) -> None:
 
 
 def test_a_wait_in_a_sub_flow_wakes_the_whole_after_a_crash(world: World) -> None:
-    child = {"stages": [stage("c", wait("pause", 0.3), work("inner"))]}
+    child = {"stages": [stage("c", wait("pause", 2), work("inner"))]}
     flow = {"stages": [stage("s", subflow("sub", "child"), work("behind"))]}
     world.live(["create", "child", child], ["create", "f", flow], ["execute", "f"], ["state", "f", "waiting"], ["die"])
     assert set(world.states("child")) == {"waiting"}
@@ -249,7 +249,7 @@ def test_a_cancel_request_killed_before_it_reached_the_sub_flow_ends_both(world:
 
 
 def test_a_run_out_of_time_while_nobody_lived_fails_when_somebody_does(world: World) -> None:
-    flow = {"stages": [stage("s", work("long"), work("behind"))], "context": {"timeout": 0.25}}
+    flow = {"stages": [stage("s", work("long"), work("behind"))], "context": {"timeout": 3}}
     world.live(["create", "f", flow], ["execute", "f"], ["begun", "long"], ["die"], held=["long"])
     world.live(["finish"], ["verify"], held=["long"])
     assert world.states("f") == ["failed"]

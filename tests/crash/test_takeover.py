@@ -12,9 +12,9 @@ from .conftest import World
 from .flows import stage, work
 from .herd import Server, no_writes
 
-FLOW = {"stages": [stage("s", work("first"), work("held", does={"lasts_s": 0.4}), work("behind"))]}
+FLOW = {"stages": [stage("s", work("first"), work("held", does={"lasts_s": 3}), work("behind"))]}
 LONG_LEASE_S = 600.0  # nothing lapses meanwhile
-SHORT_LEASE_S = 0.5
+SHORT_LEASE_S = 4.0  # longer than a loaded machine keeps a process from running
 
 
 @pytest.fixture

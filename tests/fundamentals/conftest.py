@@ -38,7 +38,7 @@ def end_of() -> EndOf:
     """Wait for a run's end; answers the run with its output."""
 
     async def wait(flows: FlowService, run_id: str) -> RunView:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await flows.wait(run_id)
         return await flows.get_run(run_id, detail="output")
 

@@ -84,7 +84,7 @@ async def test_stages_that_depend_on_none_begin_at_once(settings: FlowSettings, 
     }
     async with FlowService(settings, agents=[recorder, gate]) as flows:
         run = await flows.execute_flow(workflow_def=flow)
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while "quick" not in recorder.seen:
                 run = await flows.wait(run.run_id, until="change", since=run.cursor)
         assert not gate.passed

@@ -95,7 +95,7 @@ async def test_cancel_reaches_sub_flows(settings: FlowSettings, gate: Gate, end_
     async with FlowService(settings, agents=[gate]) as flows:
         await flows.create_flow(workflow_def=held("held"))
         run = await flows.execute_flow(workflow_def=calling("held"))
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await gate.reached.wait()
         await flows.control(run.run_id, "cancel")
         ended = await end_of(flows, run.run_id)
@@ -112,7 +112,7 @@ async def test_pause_reaches_sub_flows_and_resume_lets_them_go_on(
     async with FlowService(settings, agents=[gate]) as flows:
         await flows.create_flow(workflow_def=two)
         run = await flows.execute_flow(workflow_def=calling("two"))
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await gate.reached.wait()
             await flows.control(run.run_id, "pause")
             gate.opened.set()

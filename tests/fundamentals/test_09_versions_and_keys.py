@@ -53,7 +53,7 @@ async def test_a_run_under_way_keeps_its_version(settings: FlowSettings, gate: G
     async with FlowService(settings, agents=[gate]) as flows:
         await flows.create_flow(flow_id="speech", workflow_def=first)
         run = await flows.execute_flow(flow_id="speech")
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await gate.reached.wait()
         await flows.update_flow("speech", workflow_def=saying("two"))
         gate.opened.set()

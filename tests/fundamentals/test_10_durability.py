@@ -22,7 +22,7 @@ def flow(*tasks: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 async def reached(gate: Gate) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         await gate.reached.wait()
 
 
@@ -89,7 +89,8 @@ async def test_a_restart_goes_on_with_what_was_not_done_and_only_that(
 
 
 async def test_a_stop_lets_attempts_end_within_the_grace(settings: FlowSettings, gate: Gate) -> None:
-    async with FlowService(settings, agents=[gate]) as flows:
+    long = settings.model_copy(update={"stop_grace_s": 60.0})
+    async with FlowService(long, agents=[gate]) as flows:
         run = await flows.execute_flow(workflow_def=flow(HOLD, {"name": "after"}))
         await reached(gate)
         gate.opened.set()
@@ -111,7 +112,7 @@ async def test_a_repeated_attempt_has_the_same_id_for_its_effects(settings: Flow
     task = {"name": "pay", "type": "t", "required_tools": ["effect"]}
     async with FlowService(short, agents=[effect]) as flows:
         run = await flows.execute_flow(workflow_def=flow(task))
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await begun.wait()
     go_on.set()
     async with FlowService(short, agents=[effect]) as flows:
@@ -138,10 +139,10 @@ async def test_a_restart_in_the_middle_of_a_for_each_and_a_sub_flow_goes_on(
 
 
 async def test_a_wait_goes_on_over_a_restart(settings: FlowSettings, end_of: EndOf) -> None:
-    wait = {"name": "pause", "type": "wait", "parameters": {"seconds": 0.3}}
+    wait = {"name": "pause", "type": "wait", "parameters": {"seconds": 2}}
     async with FlowService(settings) as flows:
         run = await flows.execute_flow(workflow_def=flow(wait, {"name": "after"}))
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while (run := await flows.get_run(run.run_id)).state != "waiting":
                 await flows.wait(run.run_id, until="change", since=run.cursor)
     async with FlowService(settings) as flows:
@@ -166,3 +167,22 @@ async def test_without_a_driver_a_status_says_that_no_server_lives(settings: Flo
     async with FlowService(settings, drive=False) as reader:
         status = await reader.get_run(run.run_id)
     assert "goes on when one starts" in (status.note or "")
+
+
+async def test_a_request_without_a_driver_says_that_it_waits_for_a_server_and_is_obeyed_then(
+    settings: FlowSettings, gate: Gate, end_of: EndOf
+) -> None:
+    settings = settings.model_copy(update={"stop_grace_s": 0.0})
+    async with FlowService(settings, agents=[gate]) as flows:
+        run = await flows.execute_flow(workflow_def=flow(HOLD))
+        with anyio.fail_after(30):
+            await gate.reached.wait()
+    async with FlowService(settings, drive=False) as asker:
+        told = [(await asker.control(run.run_id, action)).note for action in ("pause", "cancel")]
+        assert (await asker.get_run(run.run_id)).note == told[-1]
+    assert told == [
+        "no server runs on this database; the run is paused when one starts",
+        "no server runs on this database; the run is cancelled when one starts",
+    ]
+    async with FlowService(settings, agents=[gate]) as flows:
+        assert (await end_of(flows, run.run_id)).state == "cancelled"

@@ -35,7 +35,7 @@ class Order:
 async def queued(flows: FlowService, gate: Gate, priorities: list[int | str]) -> list[str]:
     """Fill the one slot, then queue runs behind it."""
     await flows.execute_flow(workflow_def=one_task("gate"))
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         await gate.reached.wait()
     return [
         (await flows.execute_flow(workflow_def=one_task("order"), priority=priority)).run_id for priority in priorities

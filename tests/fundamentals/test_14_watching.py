@@ -10,7 +10,7 @@ import pytest
 
 from contexten.extensions.flow import FlowService, FlowSettings
 from contexten.extensions.flow.actor import Actor
-from contexten.extensions.flow.watching import Change
+from contexten.extensions.flow.live.watching import Change
 
 if TYPE_CHECKING:
     from tests.fundamentals.conftest import EndOf, Gate
@@ -45,7 +45,7 @@ async def test_requests_are_in_the_journal_with_their_actor_and_reason(
 ) -> None:
     async with FlowService(settings, agents=[gate]) as flows:
         run = await flows.execute_flow(workflow_def=flow(HOLD))
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await gate.reached.wait()
         await flows.control(run.run_id, "cancel", reason="too dear", actor=Actor(client="anna", transport="http"))
         await end_of(flows, run.run_id)
@@ -56,7 +56,7 @@ async def test_requests_are_in_the_journal_with_their_actor_and_reason(
 async def test_a_cursor_gives_only_what_came_after_it(settings: FlowSettings, gate: Gate, end_of: EndOf) -> None:
     async with FlowService(settings, agents=[gate]) as flows:
         run = await flows.execute_flow(workflow_def=flow({"name": "first", "preferred_agent_type": "tool"}, HOLD))
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await gate.reached.wait()
         seen = await flows.get_run(run.run_id, detail="tasks")
         gate.opened.set()
@@ -83,7 +83,7 @@ async def test_waiting_until_a_change_answers_with_what_changed(
 ) -> None:
     async with FlowService(settings, agents=[gate]) as flows:
         run = await flows.execute_flow(workflow_def=flow(HOLD))
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await gate.reached.wait()
             before = await flows.get_run(run.run_id)
             gate.opened.set()

@@ -19,11 +19,12 @@ from contexten.extensions.flow import (
     FlowOrchestrator,
     FlowPriority,
     FlowScheduler,
+    FlowSettings,
     FlowTimeout,
     SchedulingStrategy,
 )
 from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
-from contexten.extensions.flow.errors import Closing, EngineUnavailable, FlowError, NotAvailableYet
+from contexten.extensions.flow.errors import Closing, EngineUnavailable, FlowError
 
 pytestmark = pytest.mark.anyio
 
@@ -75,7 +76,12 @@ class DataAgent:
     tools = ("http_client", "json_parser", "data_processor")
     capacity = 4
 
+    def __init__(self) -> None:
+        self.opened = anyio.Event()
+        self.opened.set()
+
     async def run(self, task: TaskCall, context: AttemptContext) -> dict[str, Any]:
+        await self.opened.wait()
         return {"task": task.name, "environment": context.context["environment"]}
 
 
@@ -105,7 +111,7 @@ async def test_flow_orchestrator(agents: list[Any]) -> None:
     )
     result = await orchestrator.execute_flow_sync(name="quick_task", workflow_def=WORKFLOW, timeout=60.0)
     service = await orchestrator.service()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         await service.wait(submitted["run_id"])
     status = await orchestrator.get_orchestrator_status()
     await orchestrator.aclose()
@@ -129,7 +135,7 @@ async def test_flow_scheduler(agents: list[Any]) -> None:
         workflow="critical_pipeline", workflow_def=WORKFLOW, priority=FlowPriority.CRITICAL
     )
     service = await scheduler.service()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         ended = await service.wait(run["run_id"])
     status = scheduler.get_scheduler_status()
     await scheduler.aclose()
@@ -142,6 +148,7 @@ async def test_flow_scheduler(agents: list[Any]) -> None:
 async def test_flow_scheduler_with_deadline_and_dependencies(agents: list[Any], strategy: SchedulingStrategy) -> None:
     scheduler = FlowScheduler(agents=agents, strategy=strategy, max_concurrent_flows=5, enable_load_balancing=True)
     await scheduler.start()
+    agents[0].opened = anyio.Event()  # so that the second comes before the first has ended
     first = await scheduler.schedule_flow(
         workflow="critical_pipeline", workflow_def=WORKFLOW, priority=FlowPriority.CRITICAL
     )
@@ -152,8 +159,9 @@ async def test_flow_scheduler_with_deadline_and_dependencies(agents: list[Any], 
         deadline=datetime.now() + timedelta(hours=2),  # noqa: DTZ005 - a naive one is what many pass
         dependencies=[first["run_id"]],
     )
+    agents[0].opened.set()
     service = await scheduler.service()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         ended = await service.wait(second["run_id"])
         assert (await service.get_run(first["run_id"])).state == "completed"
     status = scheduler.get_scheduler_status()
@@ -182,7 +190,7 @@ async def test_flow_executor_says_how_often_tasks_are_tried(
     async with facade(agents=[down], executor=executor) as flows:
         service = await flows.service()
         run = await service.execute_flow(workflow_def={"stages": [{"name": "s", "tasks": [task]}]})
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             ended = await service.wait(run.run_id)
     assert ended.error is not None
     assert ended.error.kind == "network"
@@ -218,10 +226,23 @@ async def test_all_of_them_share_one_core_and_their_agents_merge(agents: list[An
     await manager.aclose()
     await manager.aclose()  # giving up twice is giving up once
     service = await scheduler.service()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         assert (await service.wait(run["run_id"])).state == "completed"
     await orchestrator.aclose()
     await scheduler.aclose()
+
+
+async def test_a_second_one_with_other_settings_is_refused_and_told_which() -> None:
+    async with FlowManager(settings=FlowSettings(max_retries=5)) as manager:
+        for same in (None, FlowSettings(), FlowSettings(max_retries=5)):  # what is not said is not another setting
+            async with FlowOrchestrator(settings=same):
+                assert manager.is_open
+        other = FlowScheduler(settings=FlowSettings(max_retries=2, retry_delay_s=9.0))
+        with pytest.raises(ValueError, match="max_retries, retry_delay_s differ"):
+            await other.start()
+        assert not other.is_open
+    await other.start()
+    await other.aclose()
 
 
 async def test_start_is_idempotent_and_works_again_after_aclose(agents: list[Any]) -> None:
@@ -239,7 +260,7 @@ async def test_start_is_idempotent_and_works_again_after_aclose(agents: list[Any
 async def test_opening_while_another_closes_waits_for_it() -> None:
     manager, orchestrator = FlowManager(), FlowOrchestrator()
     await manager.start()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             group.start_soon(manager.aclose)
             group.start_soon(orchestrator.start)
@@ -281,7 +302,7 @@ async def test_a_core_that_closes_ends_the_waiting_for_a_run_with_a_clear_error(
     service = await orchestrator.service()
     parked = anyio.Event()
     service.subscribe(lambda change: parked.set() if change.state == "waiting" else None)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             group.start_soon(run)
             await parked.wait()
@@ -289,16 +310,23 @@ async def test_a_core_that_closes_ends_the_waiting_for_a_run_with_a_clear_error(
     assert isinstance(errors[0], Closing)
 
 
-async def test_an_engine_that_is_switched_off_or_missing_is_refused_by_name(
-    agents: list[Any], caplog: pytest.LogCaptureFixture
+async def test_an_engine_that_is_switched_off_is_refused_by_name(agents: list[Any]) -> None:
+    async with FlowManager(agents=agents, enable_prefect=False) as manager:
+        with pytest.raises(EngineUnavailable, match="enable_prefect=False"):
+            await manager.execute_flow(workflow_def=WORKFLOW, framework="prefect")
+
+
+async def test_an_engine_that_is_not_installed_is_a_warning_until_it_is_asked_for(
+    agents: list[Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for module in ("contexten.extensions.flow.facades.manager", "contexten.extensions.flow.engines.choice"):
+        monkeypatch.setattr(f"{module}.installed_version", lambda name: None)
     with caplog.at_level(logging.WARNING):
-        async with FlowManager(agents=agents, enable_prefect=False, enable_controlflow=True) as manager:
+        async with FlowManager(agents=agents, enable_controlflow=True) as manager:
             with pytest.raises(EngineUnavailable):
-                await manager.execute_flow(workflow_def=WORKFLOW, framework="prefect")
-            with pytest.raises(NotAvailableYet):
                 await manager.execute_flow(workflow_def=WORKFLOW, framework="controlflow")
-            assert (await manager.execute_flow(workflow_def=WORKFLOW))["framework"] == "native"
+            complex_one = {**WORKFLOW, "complex_orchestration": True}
+            assert (await manager.execute_flow(workflow_def=complex_one))["framework"] == "native"
     assert any("controlflow" in record.getMessage() for record in caplog.records)
 
 

@@ -82,14 +82,14 @@ async def test_the_journal_tells_what_recovery_did_and_why(settings: FlowSetting
             await anyio.sleep_forever()
         return context.timeout_s
 
-    definition = flow(timeout_s=0.05, retry={"delay_s": 0})
+    definition = flow(timeout_s=0.4, retry={"delay_s": 0})
     async with FlowService(settings, agents=[shaky]) as flows:
         run = await end_of(flows, (await flows.execute_flow(workflow_def=definition)).run_id)
         (retrying,) = [event for event in await flows.events(run.run_id) if event.type == "task.retrying"]
-    assert run.output == {"job": 0.1}
+    assert run.output == {"job": 0.8}
     assert retrying.details is not None
     assert retrying.details["kind"] == "timeout"
-    assert retrying.details["recovery"] == ["timeout raised from 0.05 s to 0.1 s"]
+    assert retrying.details["recovery"] == ["timeout raised from 0.4 s to 0.8 s"]
 
 
 async def test_a_failed_run_explains_itself_and_says_what_to_call(settings: FlowSettings, end_of: EndOf) -> None:

@@ -54,7 +54,7 @@ async def test_an_equal_task_of_another_run_is_served_without_an_attempt(setting
     fetcher = Fetcher()
     async with FlowService(settings, agents=[fetcher]) as flows:
         first = await flows.run_flow(workflow_def=flow(fetch()), inputs={"page": "a"})
-        other = flow(fetch(name="again", description="another flow, the same question"))
+        other = flow(fetch(name="again"), description="another flow, the same question")
         second = await flows.run_flow(workflow_def=other, inputs={"page": "a"})
         third = await flows.run_flow(workflow_def=flow(fetch()), inputs={"page": "b"})
         events = await flows.events(second.run_id)
@@ -68,7 +68,6 @@ async def test_an_equal_task_of_another_run_is_served_without_an_attempt(setting
     assert [event.type for event in events if event.task] == ["task.completed"]
     details = next(event.details for event in events if event.task) or {}
     assert details["cached_from"] == first.run_id
-    assert details["age_s"] >= 0
     assert [(view.state, view.attempts) for view in views] == [("completed", 0)]
     assert (metrics.tasks["cache_hits"], metrics.tasks["cache_entries"]) == (1, 2)
 
@@ -127,7 +126,7 @@ async def test_hits_obey_the_order_and_the_room_of_their_stage(settings: FlowSet
     crowd = flow(*pages)
     crowd["stages"][0] |= {"execution_mode": "parallel", "max_parallel": 1}
     async with FlowService(settings, agents=[fetcher]) as flows:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await flows.run_flow(workflow_def=flow(*pages[:2]))
             run = await flows.run_flow(workflow_def=crowd)
     assert fetcher.fetched == ["p0", "p1", "p2", "p3"]

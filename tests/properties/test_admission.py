@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from contexten.extensions.flow.agents.protocol import Agent, AttemptContext, TaskCall
 from contexten.extensions.flow.agents.registry import AgentRegistry
+from contexten.extensions.flow.agents.staff import Staff
 from contexten.extensions.flow.definition import WorkflowDefinition, compile_plan
 from contexten.extensions.flow.execution.admission import PROBE_S, Admission, Hold
 from contexten.extensions.flow.execution.unit import Unit
-from contexten.extensions.flow.rates import RateLimit, RateLimits
 from contexten.extensions.flow.recovery.circuits import MAX_OPEN_S, Circuits
+from contexten.extensions.flow.scheduling.rates import RateLimit, RateLimits
 from contexten.extensions.flow.store import TaskRow
 
 JOB = {"name": "job", "required_tools": ["api"]}
@@ -78,12 +79,13 @@ def simulate(attempts: Attempts, agents: int, limit: RateLimit | None) -> list[t
     """When each attempt asked first, and when it began; the next one asks after a pause, each takes its time."""
     desk = Desk()
     registry = AgentRegistry([Worker(f"w{i}") for i in range(agents)])
+    staff = Staff(registry)
     waiting: dict[Unit, tuple[float, float, str | None, Hold | None]] = {}
     began: list[tuple[float, float]] = []
 
     def look() -> None:
         for unit, (asked, lasts, kind, earlier) in list(waiting.items()):
-            answer = admission.admit(unit, earlier)
+            answer = admission.admit(unit, staff, earlier)
             assert answer is not None, "nobody is ever busy"
             if isinstance(answer, Hold):
                 assert answer.until > desk.at
@@ -95,7 +97,7 @@ def simulate(attempts: Attempts, agents: int, limit: RateLimit | None) -> list[t
 
     def end(unit: Unit, agent: Agent, kind: str | None) -> None:
         registry.release(agent, unit.node.task)
-        admission.ended(unit, agent, kind, None)
+        admission.ended(unit, staff, agent, kind, None)
         look()
 
     def ask(lasts: float, kind: str | None) -> None:

@@ -21,7 +21,7 @@ from contexten.extensions.flow.settings import FlowSettings
 from contexten.extensions.flow.states import RUN_MOVES, RunState
 
 IS_FULL = os.environ.get("CONTEXTEN_CHAOS") == "full"
-LIMIT_S = 10.0  # a run that takes longer to end has lost a wake-up
+LIMIT_S = 60.0  # a run that takes longer to end has lost a wake-up
 ENDED = ("completed", "failed", "cancelled")
 
 

@@ -26,7 +26,7 @@ from contexten.extensions.flow.settings import FlowSettings
 from contexten.extensions.flow.views import RunView
 
 EXAMPLES = 3000 if os.environ.get("CONTEXTEN_CHAOS") == "full" else 100
-LIMIT_S = 20.0  # a run that takes longer has lost a wake-up
+LIMIT_S = 60.0  # a run that takes longer has lost a wake-up
 NAMED = re.compile(r"tasks\.(\w+)")
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from contexten.extensions.flow.errors import InvalidArguments
-from contexten.extensions.flow.scheduling import requeue
+from contexten.extensions.flow.scheduling.in_force import requeue
 from contexten.extensions.flow.states import TERMINAL_RUN_STATES, RunState, TaskState
 from contexten.extensions.flow.store import ClaimedRun, NewRun, RunMove, Store, StoredText, TaskMove, TaskRow
 from contexten.extensions.flow.store.advances import Advance

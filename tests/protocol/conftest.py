@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,9 @@ class Served:
         mode = "legacy" if era == "legacy" else "auto"
         async with httpx2.AsyncClient(headers=self.headers, timeout=30) as http:
             if transport == "sse":
-                channel: AbstractAsyncContextManager[Any] = sse_client(f"{self.base}/sse", headers=self.headers)
+                channel: AbstractAsyncContextManager[Any] = sse_client(
+                    f"{self.base}/sse", headers=self.headers, timeout=30
+                )
             else:
                 channel = streamable_http_client(f"{self.base}/mcp", http_client=http)
             async with Client(channel, mode=mode, **options) as client:
@@ -141,6 +144,15 @@ def server_environment(database: Path, **settings: str) -> dict[str, str]:
 @pytest.fixture
 def environment(tmp_path: Path) -> Callable[..., dict[str, str]]:
     return lambda **settings: server_environment(tmp_path / "flow.sqlite3", **settings)
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A free port that no other program is given while this lasts; a server that is told of it can listen on it."""
+    with socket.socket() as reservation:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reservation.bind(("127.0.0.1", 0))
+        yield reservation.getsockname()[1]
 
 
 _LISTENING = re.compile(r"listening on (http://[^/ ]+)/mcp")
@@ -177,7 +189,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     for process in started:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

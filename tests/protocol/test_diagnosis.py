@@ -59,6 +59,8 @@ async def test_why_nothing_moves_is_told_by_explain_flow(live: Any, era: str) ->
     await live.service.set_strategy(max_concurrent_flows=1)
     async with live.client(era) as client:
         holder = await answer(client, "execute_flow", workflow_def=live.flow(live.gate_task()))
+        with anyio.fail_after(30):
+            await live.gate.reached.wait()
         behind = await answer(client, "execute_flow", workflow_def=live.flow(live.value_task()))
         why = await answer(client, "explain_flow", run_id=behind["run_id"])
         assert why["waiting_for"] == [f"a free slot (max_concurrent_flows is 1; held by {holder['run_id']})"]
@@ -75,7 +77,7 @@ async def test_what_fails_is_told_by_get_metrics(live: Any, era: str) -> None:
     async with live.client(era) as client:
         run = await answer(client, "execute_flow", workflow_def=live.flow(broken), wait_s=20)
         metrics = await answer(client, "get_metrics")
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             resource = json.loads((await client.read_resource("flow://metrics")).contents[0].text)
         why = await answer(client, "explain_flow", run_id=run["run_id"])
     failures = metrics["tasks"]["failures"]

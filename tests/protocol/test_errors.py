@@ -83,7 +83,7 @@ CASES: list[tuple[str, dict[str, Any], str, str | None]] = [
     ("execute_flow", {"workflow_def": FLOW, "on_dependency_failure": "skip"}, "invalid_arguments", "invalid_value"),
     ("execute_flow", {"workflow_def": GPU_FLOW}, "invalid_arguments", "unknown_pool"),
     ("execute_flow", {"workflow_def": FLOW, "priority": "urgent"}, "invalid_arguments", None),
-    ("execute_flow", {"workflow_def": FLOW, "framework": "prefect"}, "not_available_yet", None),
+    ("execute_flow", {"workflow_def": FLOW, "framework": "prefect"}, "engine_unavailable", None),
     ("execute_flow", {"workflow_def": FLOW, "framework": "nativ"}, "invalid_arguments", "unknown_engine"),
     ("wait_for_flow", {"run_id": "run_nothing"}, "run_not_found", None),
     ("wait_for_flow", {"run_id": "run_nothing", "until": "ende"}, "invalid_arguments", "invalid_value"),
@@ -104,6 +104,8 @@ CASES: list[tuple[str, dict[str, Any], str, str | None]] = [
     ("control_flow", {"run_id": "r", "action": "stop"}, "invalid_arguments", "invalid_value"),
     ("control_flow", {"run_id": "r", "action": "rerun_from"}, "invalid_arguments", "missing_argument"),
     ("control_flow", {"run_id": "r", "action": "pause", "task": "t"}, "invalid_arguments", "invalid_value"),
+    ("control_flow", {"run_id": "r", "action": "cancel", "timeout_s": 5}, "invalid_arguments", "invalid_value"),
+    ("control_flow", {"run_id": "r", "action": "retry", "timeout_s": 0}, "invalid_arguments", "out_of_range"),
     ("explain_flow", {}, "invalid_arguments", "missing_argument"),
     ("explain_flow", {"flow_id": "nothing"}, "flow_not_found", None),
     ("explain_flow", {"workflow_def": {"stages": 1}}, "invalid_definition", None),
@@ -338,6 +340,6 @@ async def test_a_closing_service_says_that_the_call_may_be_repeated(live: Any, s
     async with FlowService(other) as service:
         server = build_server(App(service=service, settings=other))
     async with Client(server, mode="legacy") as client:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             error = await refuse(client, "execute_flow", {"workflow_def": FLOW})
     assert (error["code"], error["retryable"]) == ("closing", True)

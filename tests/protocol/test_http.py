@@ -103,7 +103,7 @@ async def test_a_client_that_vanishes_in_mid_call_does_not_touch_the_run(serve: 
 
                 group.start_soon(vanish)
                 rows: list[Any] = []
-                while not rows:
+                while not rows or rows[0]["state"] == "scheduled":
                     found = await watching.call_tool("list_flows", {"kind": "runs"})
                     rows = found.structured_content["runs"]
                 group.cancel_scope.cancel()
@@ -117,7 +117,7 @@ async def test_a_client_that_vanishes_in_mid_call_does_not_touch_the_run(serve: 
 
 async def test_the_process_pages_answer(serve: Callable[..., Any]) -> None:
     served = serve()
-    async with httpx.AsyncClient(base_url=served.base) as http:
+    async with httpx.AsyncClient(base_url=served.base, timeout=30) as http:
         assert (await http.get("/healthz")).status_code == 200
         ready = await http.get("/readyz")
         assert (ready.status_code, ready.json()) == (200, {"ready": True})
@@ -147,7 +147,7 @@ async def test_hosts_and_origins_of_elsewhere_are_refused(
         "clientInfo": {"name": "x", "version": "1"},
     }
     accept = {"Accept": "application/json, text/event-stream"}
-    async with httpx.AsyncClient(base_url=served.base, timeout=5) as http:
+    async with httpx.AsyncClient(base_url=served.base, timeout=30) as http:
         assert (await http.post("/mcp", json=request, headers={**accept, **headers})).status_code == status
         if status != 200:
             assert (await http.get("/", headers=headers)).status_code == status
@@ -157,7 +157,7 @@ async def test_hosts_and_origins_of_elsewhere_are_refused(
 async def test_with_tokens_every_page_but_health_wants_one(serve: Callable[..., Any], era: str) -> None:
     served = serve(token="first-token,second-token")
     served.token = "second-token"
-    async with httpx.AsyncClient(base_url=served.base) as http:
+    async with httpx.AsyncClient(base_url=served.base, timeout=30) as http:
         for path in ("/", "/mcp", "/sse", "/nothing"):
             refused = await http.get(path)
             assert refused.status_code == 401
@@ -184,7 +184,7 @@ async def test_a_session_belongs_to_the_token_that_began_it(serve: Callable[...,
         "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}},
     }
     accept = {"Accept": "application/json, text/event-stream"}
-    async with httpx.AsyncClient(base_url=served.base, timeout=5, headers=accept) as http:
+    async with httpx.AsyncClient(base_url=served.base, timeout=30, headers=accept) as http:
         begun = await http.post("/mcp", json=request, headers={"Authorization": "Bearer one-token"})
         assert begun.status_code == 200
         session = {"Mcp-Session-Id": begun.headers["mcp-session-id"], "MCP-Protocol-Version": "2025-11-25"}
@@ -201,7 +201,7 @@ def _run(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedP
         env=environment,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         stdin=subprocess.DEVNULL,
     )
 
@@ -227,7 +227,7 @@ def test_an_address_that_others_reach_is_refused_without_tokens(environment: Cal
 async def test_with_tokens_all_addresses_may_be_listened_on(serve: Callable[..., Any]) -> None:
     served = serve("--host", "0.0.0.0", token="a-token")
     base = served.base.replace("0.0.0.0", "127.0.0.1")
-    async with httpx.AsyncClient(base_url=base) as http:
+    async with httpx.AsyncClient(base_url=base, timeout=30) as http:
         assert (await http.get("/")).status_code == 401
         assert (await http.get("/", headers={**served.headers, "Host": "some.name:1"})).status_code == 200
 
@@ -236,7 +236,7 @@ async def test_with_tokens_all_addresses_may_be_listened_on(serve: Callable[...,
 async def test_a_signal_ends_the_process_with_code_0_though_streams_are_open(
     serve: Callable[..., Any], number: int
 ) -> None:
-    served = serve()
+    served = serve(STOP_GRACE_S="20")  # streams are closed at once; nothing is cut off before that
     opened = [anyio.Event(), anyio.Event(), anyio.Event()]
     graceful = anyio.Event()
 
@@ -282,7 +282,7 @@ async def test_a_signal_ends_the_process_with_code_0_though_streams_are_open(
             for event in opened:
                 await event.wait()
             served.process.send_signal(number)
-            code = await anyio.to_thread.run_sync(served.process.wait, 5)
+            code = await anyio.to_thread.run_sync(served.process.wait, 20)
             assert code == 0
             await graceful.wait()
             group.cancel_scope.cancel()

@@ -27,7 +27,7 @@ async def test_a_dry_run_compares_every_strategy_and_changes_nothing(live: Any, 
         for deadline in (None, 90, 60):
             more = {} if deadline is None else {"deadline": deadline}
             await answer(client, "execute_flow", flow_id="held", **more)
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await live.gate.reached.wait()
         before = await live.service.events(limit=1000)
         change = await answer(client, "set_strategy", strategy="deadline_aware", dry_run=True)
@@ -51,6 +51,8 @@ async def test_a_dry_run_compares_every_strategy_and_changes_nothing(live: Any, 
 async def test_a_run_tells_its_deadline_its_dependencies_and_what_holds_it(live: Any, era: str) -> None:
     async with live.client(era) as client:
         first = await answer(client, "execute_flow", workflow_def=live.flow(live.gate_task()))
+        with anyio.fail_after(30):
+            await live.gate.reached.wait()
         second = await answer(
             client,
             "execute_flow",
@@ -68,7 +70,7 @@ async def test_a_run_tells_its_deadline_its_dependencies_and_what_holds_it(live:
         why = await answer(client, "explain_flow", run_id=second["run_id"])
         assert why["waiting_for"] == [f"run {first['run_id']} to complete (it is running)"]
         live.gate.opened.set()
-        ended = await answer(client, "wait_for_flow", run_id=second["run_id"], timeout_s=10)
+        ended = await answer(client, "wait_for_flow", run_id=second["run_id"], timeout_s=20)
         assert ended["state"] == "completed"
 
 
@@ -78,7 +80,7 @@ async def test_every_strategy_can_be_set_and_is_shown(live: Any, strategy: str) 
         change = await answer(client, "set_strategy", strategy=strategy.upper())
         assert change["after"]["strategy"] == strategy
         assert (await answer(client, "get_metrics"))["scheduler"]["strategy"] == strategy
-        run = await answer(client, "execute_flow", workflow_def=live.flow(live.value_task()), wait_s=10)
+        run = await answer(client, "execute_flow", workflow_def=live.flow(live.value_task()), wait_s=20)
         assert run["state"] == "completed"
 
 

@@ -75,10 +75,10 @@ class Raw:
         self.send({"method": "notifications/initialized"})
 
     def end(self) -> int:
-        """Close its input; its exit code. It has five seconds."""
+        """Close its input; its exit code. It has five seconds, and more where the machine is loaded."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        return self.process.wait(5)
+        return self.process.wait(30)
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_a_signal_ends_the_process_with_code_0_though_a_call_waits(start: Callab
     raw.send({"id": 99, "method": "tools/call", "params": {"name": "wait_for_flow", "arguments": {"run_id": run_id}}})
     raw.ask("ping")
     raw.process.send_signal(number)
-    assert raw.process.wait(5) == 0
+    assert raw.process.wait(30) == 0
 
 
 def test_a_client_that_stops_reading_does_not_keep_the_process_alive(start: Callable[..., Raw]) -> None:
@@ -174,7 +174,7 @@ def test_a_client_that_stops_reading_does_not_keep_the_process_alive(start: Call
     for number in range(300):  # more than a pipe holds, and nobody reads
         raw.send({"id": 1000 + number, "method": "tools/list", "params": {}})
     raw.process.send_signal(signal.SIGTERM)
-    assert raw.process.wait(6) == 0
+    assert raw.process.wait(30) == 0
 
 
 def test_runs_go_on_at_the_next_start(start: Callable[..., Raw]) -> None:
@@ -266,7 +266,7 @@ def test_without_a_call_the_exit_code_at_the_end_of_input_tells_of_the_database(
         raw.ask("tools/list")
     assert raw.process.stdin is not None
     raw.process.stdin.close()
-    assert raw.process.wait(15) == 3
+    assert raw.process.wait(60) == 3
     assert raw.process.stderr is not None
     said = raw.process.stderr.read().decode()
     assert "contexten-flow: The database file is damaged or is not a database." in said
@@ -280,7 +280,7 @@ def test_a_start_over_http_on_a_database_that_cannot_be_used_ends_with_code_3(
 ) -> None:
     _garbage(tmp_path / "flow.sqlite3")
     server = start("--transport", "http", "--port", "0", stderr=subprocess.PIPE)
-    assert server.process.wait(15) == 3
+    assert server.process.wait(60) == 3
     assert server.process.stderr is not None
     assert "damaged or is not a database" in server.process.stderr.read().decode()
 
@@ -323,7 +323,7 @@ def test_a_number_that_json_has_no_word_for_is_refused_with_its_place(start: Cal
 
 def test_an_unknown_toolset_is_refused_with_those_that_exist(start: Callable[..., Raw]) -> None:
     raw = start("--toolsets", "default,triggers", stderr=subprocess.PIPE)
-    assert raw.process.wait(15) == 2
+    assert raw.process.wait(60) == 2
     assert raw.process.stderr is not None
     said = raw.process.stderr.read().decode()
     assert "triggers" in said
@@ -372,7 +372,7 @@ def test_a_killed_client_leaves_no_server_behind(environment: Callable[..., dict
     except ProcessLookupError:
         return  # it has ended already
     try:
-        ended, _, _ = select.select([server], [], [], 6)
+        ended, _, _ = select.select([server], [], [], 30)
         assert ended, "the server outlived its client"
     finally:
         os.close(server)

@@ -148,7 +148,7 @@ async def test_a_subscription_to_nothing_is_taken_and_one_without_measure_is_ref
 
 async def test_closing_ends_listeners_gracefully(live: Any) -> None:
     async with live.client("2026-07-28") as client:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             async with client.listen(resource_subscriptions=["flow://flows"]) as subscription:
                 live.updates.close_streams()
                 assert [event async for event in subscription] == []

@@ -14,6 +14,7 @@ import pytest
 
 from contexten.extensions.flow import FlowService, FlowSettings
 from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
+from contexten.extensions.flow.execution import conductor
 from contexten.extensions.flow.views import RunView
 
 EndOf = Callable[[FlowService, str], Awaitable[RunView]]
@@ -79,7 +80,9 @@ class FakeClock:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """Time that stands still. A service that stops does not sleep by it until the last commits are done."""
+    monkeypatch.setattr(conductor, "FINISH_POLL_S", 0.0)
     return FakeClock()
 
 
@@ -98,7 +101,7 @@ def end_of() -> EndOf:
     """Wait for a run's end; answers the run with its output."""
 
     async def wait(flows: FlowService, run_id: str) -> RunView:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await flows.wait(run_id)
         return await flows.get_run(run_id, detail="output")
 
@@ -166,7 +169,7 @@ class Turnstile:
 
     async def has_come(self, number: int) -> list[str]:
         """Wait until so many have come; answers all that have."""
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while len(self.came) < number:
                 self._changed = anyio.Event()
                 await self._changed.wait()

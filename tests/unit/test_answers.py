@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from contexten.extensions.flow import FlowService, FlowSettings
 from contexten.extensions.flow.clock import iso
-from contexten.extensions.flow.errors import IllegalMove, InvalidArguments, RunNotFound, TaskNotFound
+from contexten.extensions.flow.errors import FlowNotFound, IllegalMove, InvalidArguments, RunNotFound, TaskNotFound
 from contexten.extensions.flow.store.cursors import decode, encode
 
 if TYPE_CHECKING:
@@ -92,6 +93,35 @@ async def test_a_list_refuses_what_it_does_not_know(
             with pytest.raises(InvalidArguments) as caught:
                 await ask(**arguments)
             assert caught.value.issues[0].path == path
+
+
+async def test_a_page_of_another_list_is_refused(settings: FlowSettings) -> None:
+    async with FlowService(settings, drive=False) as flows:
+        for number in range(3):
+            await flows.create_flow(flow_id=f"f{number}", workflow_def=flow(f"t{number}"))
+            await flows.execute_flow(flow_id=f"f{number}")
+        runs = (await flows.list_runs(limit=1)).next_page
+        assert len((await flows.list_runs(limit=1, page=runs)).runs) == 1
+        saved = (await flows.list_flows(limit=1)).next_page
+        for ask in (
+            partial(flows.list_flows, page=runs),
+            partial(flows.list_flows, page=saved, tag="x"),
+            partial(flows.list_runs, page=saved),
+            partial(flows.list_runs, page=runs, status="failed"),
+            partial(flows.list_runs, page=runs, tag="x"),
+            partial(flows.list_runs, page=runs, flow_id="f0"),
+        ):
+            with pytest.raises(InvalidArguments, match="That page is not of this list") as caught:
+                await ask()
+            assert caught.value.issues[0].code == "invalid_page"
+
+
+async def test_runs_of_a_flow_that_is_not_there_are_not_an_empty_list(settings: FlowSettings) -> None:
+    async with FlowService(settings, drive=False) as flows:
+        await flows.create_flow(flow_id="nightly", workflow_def=flow("a"))
+        assert (await flows.list_runs(flow_id="nightly")).runs == []
+        with pytest.raises(FlowNotFound, match="Did you mean 'nightly'"):
+            await flows.list_runs(flow_id="nightyl")
 
 
 async def test_long_journals_are_read_in_parts_that_join_without_a_gap(settings: FlowSettings, end_of: EndOf) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -9,6 +10,8 @@ import pytest
 
 from contexten.extensions.flow import FlowService, FlowSettings
 from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
+from contexten.extensions.flow.agents.registry import Worker
+from contexten.extensions.flow.agents.staff import Staff
 from contexten.extensions.flow.errors import AttemptError
 from contexten.extensions.flow.execution import caching
 
@@ -23,7 +26,7 @@ class Counter:
 
     name = "counter"
     agent_type = "test"
-    tools = ("count",)
+    tools: Sequence[str] = ("count",)
     capacity = 10
 
     def __init__(self) -> None:
@@ -87,7 +90,7 @@ async def test_outputs_whose_time_is_over_are_pruned_with_what_they_kept(
         await flows.run_flow(workflow_def=flow(ttl_s=60, size=100_000))
         clock.wall += 30 * 86_400 + 3600  # the run is too old as well
     async with FlowService(settings, agents=[Counter()], clock=clock) as flows:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while (await flows.metrics()).tasks["cache_entries"] or (await flows.list_runs()).runs:
                 await clock.advance(1)
         assert (await flows.verify()).ok
@@ -101,7 +104,7 @@ async def test_what_is_still_good_outlives_its_run(settings: FlowSettings, clock
         await flows.run_flow(workflow_def=flow(ttl_s=90 * 86_400, size=100_000))
         clock.wall += 31 * 86_400
     async with FlowService(settings, agents=[second], clock=clock) as flows:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while (await flows.list_runs()).runs:
                 await clock.advance(1)
         assert (await flows.run_flow(workflow_def=flow(ttl_s=90 * 86_400, size=100_000))).output == 1
@@ -150,8 +153,35 @@ async def test_an_output_is_kept_under_the_key_that_was_looked_up(
 
     counter = Breaking()
     async with FlowService(settings, agents=[counter]) as flows:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             assert (await flows.run_flow(workflow_def=flow())).state == "completed"
         monkeypatch.undo()
         assert (await flows.run_flow(workflow_def=flow())).output == 1
     assert counter.asked == 1
+
+
+@pytest.mark.parametrize("other", [{"description": "Translate it"}, {"preferred_agent_type": "test"}])
+async def test_an_output_serves_no_task_that_asks_for_something_else_or_somebody_else(
+    settings: FlowSettings, other: dict[str, Any]
+) -> None:
+    first, second = flow(), flow()
+    first["stages"][0]["tasks"][0] |= {"description": "Summarise it"}
+    second["stages"][0]["tasks"][0] |= {"description": "Summarise it"} | other
+    async with FlowService(settings, agents=[Counter()]) as flows:
+        assert (await flows.run_flow(workflow_def=first)).output == 1
+        assert (await flows.run_flow(workflow_def=second)).output == 2
+        assert (await flows.run_flow(workflow_def=first)).output == 1
+
+
+async def test_what_one_engine_made_serves_no_run_of_another(
+    settings: FlowSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = Counter()
+    async with FlowService(settings, agents=[counter]) as flows:
+        await flows.create_flow(workflow_def=flow(), flow_id="x")
+        assert (await flows.run_flow(flow_id="x")).output == 1
+        monkeypatch.setattr(Staff, "worker", lambda _staff, _task: Worker(counter))
+        assert (await flows.run_flow(flow_id="x")).output == 2
+        assert (await flows.run_flow(flow_id="x")).output == 2
+        monkeypatch.undo()
+        assert (await flows.run_flow(flow_id="x")).output == 1

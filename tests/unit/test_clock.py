@@ -29,7 +29,7 @@ def test_ids_made_at_the_same_time_differ() -> None:
 async def test_the_system_clock_is_aware_and_does_not_go_back() -> None:
     clock = SystemClock()
     before = clock.monotonic()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await clock.sleep(-1)
         await clock.sleep(0)
     assert clock.monotonic() >= before

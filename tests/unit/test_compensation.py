@@ -9,10 +9,10 @@ import pytest
 
 from contexten.extensions.flow import FlowService, FlowSettings
 from contexten.extensions.flow.definition import Plan, WorkflowDefinition, compile_plan
-from contexten.extensions.flow.demands import pool_demands
 from contexten.extensions.flow.execution.compensation import Compensation
 from contexten.extensions.flow.execution.progression import Verdict
-from contexten.extensions.flow.planview import critical_path, plan_view
+from contexten.extensions.flow.flows.planview import critical_path, plan_view
+from contexten.extensions.flow.scheduling.demands import pool_demands
 from contexten.extensions.flow.states import TaskState
 from contexten.extensions.flow.store import Transaction
 from contexten.extensions.flow.store.retention import prune_flows

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from contexten.extensions.flow.agents.registry import AgentRegistry
+from contexten.extensions.flow.agents.staff import Staff
 from contexten.extensions.flow.definition import Plan, WorkflowDefinition, compile_plan
-from contexten.extensions.flow.demands import Demands, pool_demands
+from contexten.extensions.flow.scheduling.demands import Demands, pool_demands
 
 
 def plan_of(*stages: dict[str, Any], **fields: Any) -> Plan:
@@ -54,8 +55,9 @@ def test_tasks_of_on_failure_run_alone() -> None:
 
 def test_what_a_plan_needs_is_kept_until_there_are_other_agents() -> None:
     demands, registry, plan = Demands(), AgentRegistry(), plan_of(stage("s", task("a"), task("b")))
-    pools, agents = demands.of(plan, registry)
+    staff = Staff(registry)
+    pools, agents = demands.of(plan, staff)
     assert (dict(pools), dict(agents)) == ({"gpu": 2}, {})
-    assert demands.of(plan, registry)[0] is pools
+    assert demands.of(plan, staff)[0] is pools
     registry.add(Turner())
-    assert dict(demands.of(plan, registry)[1]) == {"agent:turner": 2}
+    assert dict(demands.of(plan, staff)[1]) == {"agent:turner": 2}

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from contexten.extensions.flow import FlowService, FlowSettings
-from contexten.extensions.flow.estimates import of_durations, percentile
+from contexten.extensions.flow.scheduling.estimates import of_durations, percentile
 
 if TYPE_CHECKING:
     from tests.unit.conftest import EndOf, FakeClock
@@ -62,9 +62,9 @@ async def test_history_counts_by_version_once_there_is_enough_of_it(
 
         async def run(seconds: float) -> None:
             run_id = (await flows.execute_flow(flow_id=flow_id)).run_id
-            with anyio.fail_after(10):
-                while (await flows.get_run(run_id)).state != "waiting":
-                    await flows.wait(run_id, until="change", timeout_s=5)
+            with anyio.fail_after(30):
+                while (run := await flows.get_run(run_id)).state != "waiting":
+                    await flows.wait(run_id, until="change", since=run.cursor)
             await clock.advance(seconds)
             assert (await end_of(flows, run_id)).state == "completed"
 
@@ -81,6 +81,31 @@ async def test_history_counts_by_version_once_there_is_enough_of_it(
     assert why.estimate is not None
     assert (why.estimate.p50_s, why.estimate.samples, why.estimate.source) == (20.0, 3, "version")
     assert (why.slowest or [])[0].task == "long"
+
+
+async def test_an_answer_counts_the_run_that_has_just_ended(
+    settings: FlowSettings, clock: FakeClock, end_of: EndOf
+) -> None:
+    one = {"stages": [{"name": "only", "tasks": [{"name": "one"}]}]}
+    async with FlowService(settings, clock=clock) as flows:
+        flow_id = (await flows.create_flow(workflow_def=one)).flow_id
+        for samples in range(3):  # the clock stands still
+            why = await flows.explain(flow_id=flow_id)
+            assert why.estimate is not None
+            assert [view.samples for view in (why.estimate, *(why.slowest or ()))] == [samples, samples]
+            await end_of(flows, (await flows.execute_flow(flow_id=flow_id)).run_id)
+
+
+async def test_the_first_run_that_ends_makes_guesses_untrue_at_once(
+    settings: FlowSettings, clock: FakeClock, end_of: EndOf
+) -> None:
+    one = {"stages": [{"name": "only", "tasks": [{"name": "one"}]}]}
+    async with FlowService(settings, clock=clock) as flows:
+        flow_id = (await flows.create_flow(workflow_def=one)).flow_id
+        plan, version = await flows._plans.plan_of(flow_id, None)
+        assert not (await flows._estimates.of_slot(flow_id, version, plan)).is_known
+        await end_of(flows, (await flows.execute_flow(flow_id=flow_id)).run_id)
+        assert (await flows._estimates.of_slot(flow_id, version, plan)).is_known
 
 
 async def test_a_run_again_has_an_estimate_as_a_new_one_has(
@@ -108,9 +133,9 @@ async def test_a_forecast_counts_what_holds_a_slot_and_not_what_waits_for_a_time
         flow_id = (await flows.create_flow(workflow_def=FLOW)).flow_id
         ids = [(await flows.execute_flow(flow_id=flow_id)).run_id for _ in range(5)]
         for run_id in ids:
-            with anyio.fail_after(10):
-                while (await flows.get_run(run_id)).state != "waiting":
-                    await flows.wait(run_id, until="change", timeout_s=5)
+            with anyio.fail_after(30):
+                while (run := await flows.get_run(run_id)).state != "waiting":
+                    await flows.wait(run_id, until="change", since=run.cursor)
         await clock.advance(8)
         for run_id in ids:
             await end_of(flows, run_id)

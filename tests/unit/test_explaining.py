@@ -9,7 +9,8 @@ import pytest
 
 from contexten.extensions.flow import FlowService, FlowSettings
 from contexten.extensions.flow.agents.protocol import TaskCall
-from contexten.extensions.flow.errors import InvalidArguments
+from contexten.extensions.flow.errors import IllegalMove, InvalidArguments
+from contexten.extensions.flow.execution import parking
 from contexten.extensions.flow.views import Explanation
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def flow(*tasks: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 async def until(flows: FlowService, run_id: str, state: str) -> Explanation:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while (run := await flows.get_run(run_id)).state != state:
             await flows.wait(run_id, until="change", since=run.cursor)
     return await flows.explain(run_id=run_id)
@@ -36,7 +37,7 @@ async def until(flows: FlowService, run_id: str, state: str) -> Explanation:
 async def test_a_running_run_names_what_is_under_way(settings: FlowSettings, gate: Gate) -> None:
     async with FlowService(settings, agents=[gate]) as flows:
         run = await flows.execute_flow(workflow_def=flow(HOLD, {"name": "after"}))
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await gate.reached.wait()
         why = await flows.explain(run_id=run.run_id)
         gate.opened.set()
@@ -44,19 +45,25 @@ async def test_a_running_run_names_what_is_under_way(settings: FlowSettings, gat
     assert "wait_for_flow" in (why.next or [""])[0]
 
 
-async def test_a_running_run_says_when_a_failed_attempt_is_tried_again(settings: FlowSettings) -> None:
+async def test_a_running_run_says_when_a_failed_attempt_is_tried_again(
+    settings: FlowSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parking, "PARK_AFTER_S", 1000.0)
+
     async def down(task: TaskCall) -> None:
         raise ConnectionError
 
-    task = {"name": "call", "type": "t", "required_tools": ["down"], "retry": {"delay_s": 2, "jitter": 0}}
+    task = {"name": "call", "type": "t", "required_tools": ["down"], "retry": {"delay_s": 60, "jitter": 0}}
     async with FlowService(settings, agents=[down]) as flows:
         run = await flows.execute_flow(workflow_def=flow(task))
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while "task.retrying" not in [event.type for event in await flows.events(run.run_id)]:
                 run = await flows.wait(run.run_id, until="change", since=run.cursor)
         (call,) = (await flows.get_run(run.run_id, detail="tasks")).tasks or []
         why = await flows.explain(run_id=run.run_id)
-    assert why.waiting_for == [f"call: the next attempt at {call.next_attempt_at}"]
+    assert why.waiting_for == [
+        f"call: attempt 1 failed (network: ConnectionError); the next attempt at {call.next_attempt_at}"
+    ]
 
 
 async def test_a_waiting_run_names_its_tasks_and_times(settings: FlowSettings) -> None:
@@ -73,8 +80,43 @@ async def test_a_run_that_waits_in_a_sub_flow_says_for_what(settings: FlowSettin
         call = {"name": "call", "type": "flow", "parameters": {"flow_id": "nap"}}
         run = await flows.execute_flow(workflow_def=flow(call))
         why = await until(flows, run.run_id, "waiting")
-    assert why.waiting_for
-    assert "call" in why.waiting_for[0]
+        child = (await flows.list_runs(flow_id="nap")).runs[0].run_id
+    assert why.waiting_for == [f"call: the run {child} of its sub-flow"]
+    assert why.summary == f"Waiting: {why.waiting_for[0]}."
+
+
+async def test_a_paused_sub_flow_is_resumed_with_the_run_at_the_top(settings: FlowSettings) -> None:
+    def calling(flow_id: str) -> dict[str, Any]:
+        return flow({"name": "call", "type": "flow", "parameters": {"flow_id": flow_id}})
+
+    async with FlowService(settings) as flows:
+        await flows.create_flow(flow_id="nap", workflow_def=flow(WAIT))
+        await flows.create_flow(flow_id="middle", workflow_def=calling("nap"))
+        run = await flows.execute_flow(workflow_def=calling("middle"))
+        await until(flows, run.run_id, "waiting")
+        await flows.control(run.run_id, "pause")
+        child = (await flows.list_runs(flow_id="nap")).runs[0].run_id
+        why = await until(flows, child, "paused")
+        view = await flows.get_run(child)
+        with pytest.raises(IllegalMove, match=f"belongs to {run.run_id} ") as refused:
+            await flows.control(child, "resume")
+    resume = f"control_flow(run_id={run.run_id!r}, action='resume')"
+    assert why.next == [resume]
+    assert view.root_run_id == run.run_id
+    assert resume in (refused.value.next or "")
+
+
+@pytest.mark.parametrize("action", ["cancel", "pause", "resume", "retry"])
+async def test_what_an_ended_run_refuses_names_calls_that_can_be_made(
+    settings: FlowSettings, end_of: EndOf, action: Any
+) -> None:
+    async with FlowService(settings) as flows:
+        run = await flows.execute_flow(workflow_def=flow({"name": "one"}))
+        await end_of(flows, run.run_id)
+        with pytest.raises(IllegalMove) as refused:
+            await flows.control(run.run_id, action)
+    assert "action='retry'" not in (refused.value.next or "")
+    assert "action='rerun_from', task=...) or execute_flow" in (refused.value.next or "").replace(", or", " or")
 
 
 async def test_a_paused_run_says_why_and_how_to_go_on(settings: FlowSettings) -> None:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contexten.extensions.flow import FlowService, FlowSettings, figures
+from contexten.extensions.flow import FlowService, FlowSettings
 from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
+from contexten.extensions.flow.answers import figures
 from contexten.extensions.flow.errors import AttemptError
 
 if TYPE_CHECKING:

@@ -49,7 +49,7 @@ class Moving:
         if self.after and sql == SQL[self.after]:
             self.after = ""
             self._gate.opened.release()
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 await self.flows.wait(self.run_ids[0])
                 while self._gate.begun < 2:
                     await anyio.lowlevel.checkpoint()
@@ -65,7 +65,7 @@ async def moving(settings: FlowSettings, monkeypatch: pytest.MonkeyPatch) -> Asy
     async with FlowService(settings, agents=[gate]) as flows:
         await flows.create_flow(name="gated", workflow_def=definition)
         run_ids = [(await flows.execute_flow(flow_id="gated")).run_id for _ in range(3)]
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while not gate.begun:
                 await anyio.lowlevel.checkpoint()
         yield Moving(flows, gate, run_ids, monkeypatch)

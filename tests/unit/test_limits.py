@@ -226,8 +226,69 @@ async def test_a_queued_run_tells_its_place_and_when_it_will_probably_start(
             assert why.waiting_for == [f"a free slot (max_concurrent_flows is 1; held by {runs[0]})"]
             ahead = "1 run" if place == 1 else f"{place} runs"
             assert f"Queued behind {ahead} (fifo)" in why.summary
-            told = why.summary.split("probably start at ")[1].rstrip(".")
+            told, basis = why.summary.split("probably start at ")[1].split(" ", 1)
             assert datetime.fromisoformat(told).timestamp() - now == pytest.approx(60 + 100 * place, abs=2)
+            assert basis == "(from how long such runs took)."
+        await clock.advance(100)  # longer than any before
+        late = [(await flows.explain(run_id=run_id)).summary for run_id in runs[1:]]
+        assert "It should have started by now; what runs now takes longer than expected" in late[0]
+        assert " at the earliest; what runs now takes longer than expected" in late[1]
+
+
+async def test_the_start_of_a_run_behind_one_without_history_is_said_to_be_a_guess(
+    settings: FlowSettings, driven: Driven, turnstile: Turnstile
+) -> None:
+    async with driven(limited(settings, max_concurrent_flows=1)) as flows:
+        await flows.create_flow(flow_id="new", workflow_def=flow(turn()))
+        await flows.execute_flow(flow_id="new")
+        await turnstile.has_come(1)
+        run = await flows.execute_flow(flow_id="new")
+        assert "(a guess from the declared complexity)" in (await flows.explain(run_id=run.run_id)).summary
+        effect = (await flows.set_strategy("priority", dry_run=True)).effect
+        assert "How long the runs take is a guess from the declared complexity." in effect
+        turnstile.open()
+        await flows.wait(run.run_id)
+        assert "a guess" not in (await flows.set_strategy("priority", dry_run=True)).effect
+
+
+async def test_the_deadline_of_a_queued_run_counts_the_wait_and_is_explained(
+    settings: FlowSettings, driven: Driven, turnstile: Turnstile, end_of: EndOf, clock: Any
+) -> None:
+    async with driven(limited(settings, max_concurrent_flows=1), clock=clock) as flows:
+        await flows.create_flow(flow_id="known", workflow_def=flow(turn()))
+        first = (await flows.execute_flow(flow_id="known")).run_id
+        await turnstile.has_come(1)
+        await clock.advance(100)
+        turnstile.let_through(first)
+        await end_of(flows, first)
+        await flows.execute_flow(flow_id="known")
+        await turnstile.has_come(2)
+        for deadline, slack_s in ((150, -50), (350, 50)):  # it starts in 100 s, or after the other in 200 s; takes 100
+            run_id = (await flows.execute_flow(flow_id="known", deadline=deadline)).run_id
+            view = (await flows.get_run(run_id)).deadline
+            assert view is not None
+            assert view.slack_s == pytest.approx(slack_s, abs=2)
+            assert view.at_risk is (slack_s < 0)
+            why = await flows.explain(run_id=run_id)
+            assert view.at in why.summary
+            assert ("will probably be missed" in why.summary) is view.at_risk
+            assert [warning.code for warning in why.warnings] == ["deadline_at_risk"] * view.at_risk
+
+
+async def test_a_deadline_that_passes_before_the_start_is_at_risk_whatever_the_run_takes(
+    settings: FlowSettings, driven: Driven, turnstile: Turnstile
+) -> None:
+    async with driven(limited(settings, max_concurrent_flows=1)) as flows:
+        await flows.create_flow(flow_id="long", workflow_def=flow(turn(complexity=10)))
+        await flows.create_flow(flow_id="new", workflow_def=flow(turn()))
+        await flows.execute_flow(flow_id="long")
+        await turnstile.has_come(1)
+        at_risk = []
+        for deadline in (1.0, 3600.0):
+            view = (await flows.get_run((await flows.execute_flow(flow_id="new", deadline=deadline)).run_id)).deadline
+            assert view is not None
+            at_risk.append(view.at_risk)
+        assert at_risk == [True, None]
 
 
 async def test_with_a_free_slot_a_queued_run_says_that_no_server_drives_the_database(settings: FlowSettings) -> None:
@@ -246,7 +307,7 @@ async def test_a_dry_run_shows_every_strategy_and_changes_nothing(
         await flows.create_flow(flow_id="short", workflow_def=flow(turn()))
         for _ in range(3):
             run_id = (await flows.execute_flow(flow_id="short")).run_id
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 while run_id not in turnstile.came:
                     await anyio.lowlevel.checkpoint()
             await clock.advance(10)

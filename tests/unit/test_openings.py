@@ -47,7 +47,7 @@ async def test_a_run_that_could_not_start_at_once_takes_no_turn_before_it_is_cla
         first = await flows.execute_flow(workflow_def=FAN, inputs={"values": [1]})
         await flows.wait(first.run_id)  # the queue is known to be empty now
         run = await flows.execute_flow(workflow_def=FAN, inputs={"values": list(range(7))})
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await flows.wait(run.run_id)
         events = await flows.events(run.run_id)
         ended = await flows.get_run(run.run_id, detail="output")

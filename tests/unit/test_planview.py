@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from contexten.extensions.flow.definition import Plan, WorkflowDefinition, compile_plan
-from contexten.extensions.flow.planview import MAX_WAVES, critical_path, plan_view, predecessors, side_effects
+from contexten.extensions.flow.flows.planview import MAX_WAVES, critical_path, plan_view, predecessors, side_effects
 
 
 def plan_of(*stages: dict[str, Any]) -> Plan:

@@ -14,7 +14,7 @@ from contexten.extensions.flow.errors import AttemptError
 from contexten.extensions.flow.views import Explanation
 
 if TYPE_CHECKING:
-    from tests.unit.conftest import EndOf
+    from tests.unit.conftest import EndOf, FakeClock
 
 pytestmark = pytest.mark.anyio
 
@@ -162,8 +162,8 @@ def long_wait(**fields: Any) -> dict[str, Any]:
     ("called_s", "stated_s", "expected"),
     [
         (None, 0.02, ["update_flow", "control_flow"]),
-        (0.02, None, ["execute_flow"]),
-        (0.02, 0.03, ["update_flow", "execute_flow"]),
+        (0.02, None, ["control_flow"]),
+        (0.02, 0.03, ["update_flow", "control_flow"]),
         (5, 0.02, ["update_flow", "control_flow"]),
     ],
 )
@@ -183,6 +183,35 @@ async def test_a_run_whose_time_was_up_is_given_more(
     assert ended.error is not None
     assert "its limit of 0.04 s" in ended.error.message  # twice as long as the first
     assert given is None or given == {"s": 100}
+
+
+async def test_a_run_whose_time_was_up_goes_on_with_what_was_done(
+    settings: FlowSettings, end_of: EndOf, clock: FakeClock
+) -> None:
+    done: list[str] = []
+    has_begun, is_ready = anyio.Event(), anyio.Event()
+
+    async def work(task: TaskCall, context: AttemptContext) -> str:
+        if task.name == "second":
+            has_begun.set()
+            await is_ready.wait()
+        done.append(task.name)
+        return "done"
+
+    tasks = [{"name": name, "type": "t", "required_tools": ["work"]} for name in ("first", "second")]
+    async with FlowService(settings, agents=[work], clock=clock) as flows:
+        definition = {"id": "shaky", "stages": [{"name": "only", "tasks": tasks}]}
+        run = await flows.execute_flow(workflow_def=definition, timeout_s=50)
+        with anyio.fail_after(30):
+            await has_begun.wait()
+        await clock.advance(50)
+        await end_of(flows, run.run_id)
+        (text,) = (await flows.explain(run_id=run.run_id)).next or []
+        is_ready.set()
+        again = await call(flows, text)
+        ended = await end_of(flows, again.run_id)
+    assert (text.endswith("timeout_s=100.0)"), again.taken_over) == (True, ["first"])
+    assert (ended.state, done) == ("completed", ["first", "second"])
 
 
 async def test_a_newer_version_with_enough_time_is_just_retried(settings: FlowSettings, end_of: EndOf) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from contexten.extensions.flow.definition import Plan, Scope, WorkflowDefinition, compile_plan
+from contexten.extensions.flow.definition.graph import Graph
 from contexten.extensions.flow.execution.progression import Progression, Verdict
-from contexten.extensions.flow.plangraph import Graph
 from contexten.extensions.flow.states import TaskState
 
 

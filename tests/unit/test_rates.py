@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contexten.extensions.flow.rates import RateLimit, RateLimits
+from contexten.extensions.flow.scheduling.rates import RateLimit, RateLimits
 
 
 @pytest.mark.parametrize(

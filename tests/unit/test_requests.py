@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from contexten.extensions.flow import FlowService, FlowSettings
 from contexten.extensions.flow.errors import IllegalMove
+from contexten.extensions.flow.execution.intake import Intake
 from contexten.extensions.flow.states import RunState
 from contexten.extensions.flow.store import ClaimedRun, RunMove, Store, Transaction
 from contexten.extensions.flow.store.advances import REQUEST_PENDING, advance
@@ -16,6 +18,9 @@ from contexten.extensions.flow.store.claims import take_over
 from contexten.extensions.flow.store.queue import Rules, claim
 from contexten.extensions.flow.store.requests import request
 from contexten.extensions.flow.strategies import Fifo
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import Gate
 
 pytestmark = pytest.mark.anyio
 
@@ -96,3 +101,28 @@ async def test_an_owner_that_was_passed_by_can_record_nothing(store: Store) -> N
     with pytest.raises(Exception, match="no longer running under fence"):
         await store.write(lambda tx: advance(tx, leave(run, RunState.COMPLETED)))
     assert await state_of(store, run) == "running"
+
+
+@pytest.mark.parametrize(("action", "state"), [("cancel", "cancelled"), ("pause", "paused")])
+async def test_what_is_asked_of_a_run_between_its_claim_and_its_beginning_is_obeyed(
+    settings: FlowSettings, gate: Gate, monkeypatch: pytest.MonkeyPatch, action: Any, state: str
+) -> None:
+    flow = {"stages": [{"name": "s", "tasks": [{"name": "t", "required_tools": ["gate"]}]}]}
+    claims: list[Sequence[ClaimedRun]] = []
+    async with FlowService(settings, agents=[gate], drive=False) as flows:
+        run = await flows.execute_flow(workflow_def=flow)
+    with monkeypatch.context() as patch:
+        patch.setattr(Intake, "take", lambda _intake, runs: claims.append(runs))
+        async with FlowService(settings, agents=[gate]) as flows:
+            with anyio.fail_after(5):
+                while not any(claims):
+                    await anyio.lowlevel.checkpoint()
+            assert (await flows.control(run.run_id, action)).state == "running"
+            patch.undo()
+            conductor = flows._conductor
+            assert conductor is not None
+            for runs in claims:
+                conductor.intake.take(runs)
+            with anyio.fail_after(5):
+                assert (await flows.wait(run.run_id)).state == state
+    assert not gate.reached.is_set()

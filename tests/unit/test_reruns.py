@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from contexten.extensions.flow.definition import Plan, WorkflowDefinition, compile_plan
-from contexten.extensions.flow.reruns import downstream, taken_over, unchanged_tasks
+from contexten.extensions.flow.runs.reruns import downstream, taken_over, unchanged_tasks
 from contexten.extensions.flow.states import TaskState
 from contexten.extensions.flow.store import StoredText
 

@@ -103,7 +103,7 @@ async def test_what_is_missing_or_unknown_is_refused_and_changes_nothing(setting
 
 async def until(answer: Callable[[], Awaitable[bool]]) -> None:
     """Look until another process's entries were heard."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while not await answer():
             await anyio.lowlevel.checkpoint()
 

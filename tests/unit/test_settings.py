@@ -92,12 +92,36 @@ def test_words_are_taken_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
         ("LOG_LEVEL", "loud"),
         ("SECRETS", "not a name"),
         ("CANCEL_GRACE_S", "-1"),
+        ("STRATEGY", "lifo"),
+        ("FLOW_LIMITS", "a=1.5"),
+        ("TAG_LIMITS", "a=0.5"),
+        ("ALLOW_HOSTS", "http://10.0.0.1"),
+        ("ALLOW_HOSTS", "10.0.0.1:99999"),
     ],
 )
 def test_values_out_of_range_are_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"CONTEXTEN_FLOW_{name}", value)
     with pytest.raises(pydantic.ValidationError, match=name.lower()):
         FlowSettings()
+
+
+@pytest.mark.parametrize("grant", ["SH@", "SH@+", "SH@ ", "SH@a.example.com+", "SH@tool:", "SH@https://a.example.com"])
+def test_a_secret_with_an_empty_or_impossible_target_is_refused_and_never_open_to_all(grant: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match=r"target|host:port"):
+        FlowSettings(secrets=grant)
+
+
+def test_a_secret_in_the_file_with_an_empty_list_of_targets_is_refused() -> None:
+    with pytest.raises(pydantic.ValidationError, match="empty target"):
+        FlowSettings(secrets=({"name": "SH", "hosts": []},))
+    settings = FlowSettings(secrets="SH")
+    assert settings.secrets == (SecretGrant(name="SH"),)
+    assert FlowSettings(**settings.model_dump()) == settings
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "intranet:8080", "::1", "[::1]:8080", "my_host.local."])
+def test_a_host_that_may_be_reached_is_written_with_a_port_or_without(host: str) -> None:
+    assert FlowSettings(allow_hosts=host).allow_hosts == (host,)
 
 
 def test_an_unknown_setting_in_the_file_or_as_an_argument_is_refused(tmp_path: Path) -> None:
@@ -132,6 +156,8 @@ GRANTS = {
     "allow_functions": 'allow_functions = ["os:system"]',
     "tokens": 'tokens = ["abc"]',
     "secrets": "[secrets.KEY]",
+    "engines": 'engines = ["prefect"]',
+    "worker_engine": 'worker_engine = "controlflow"',
 }
 
 
@@ -266,3 +292,31 @@ def test_variables_that_set_nothing_are_found_with_the_nearest_name(monkeypatch:
     assert set(found) == {"CONTEXTEN_FLOW_ALLOW_HOST", "CONTEXTEN_FLOW_CONFG", "CONTEXTEN_FLOW_XYZZYPLUGH"}
     assert found["CONTEXTEN_FLOW_ALLOW_HOST"] == "CONTEXTEN_FLOW_ALLOW_HOSTS"
     assert found["CONTEXTEN_FLOW_CONFG"] == "CONTEXTEN_FLOW_CONFIG"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"model": "opnai/x"}, r"'opnai/x' names no provider of models \(did you mean openai/\.\.\.\?\)"),
+        ({"model": "zzz/x"}, "providers are openai"),
+        ({"model_base_url": "127.0.0.1:8080/v1"}, "a whole URL is expected"),
+        ({"model_base_url": "ftp://127.0.0.1/v1"}, "a whole URL is expected"),
+        ({"model_base_url": "http://127.0.0.1/v1?key=x"}, "without user, query and fragment"),
+    ],
+)
+def test_a_model_that_nobody_could_reach_is_refused(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match=told):
+        FlowSettings(**given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"model_api_key_variable": "sk-proj-0123456789"},
+        {"model_base_url": "https://me:sk-proj-0123456789@models.example.com/v1"},
+    ],
+)
+def test_a_key_where_none_belongs_is_refused_and_not_repeated(given: dict[str, str]) -> None:
+    with pytest.raises(pydantic.ValidationError, match=r"never the key itself|without credentials") as refused:
+        FlowSettings.model_validate(given)
+    assert "0123456789" not in str(refused.value)

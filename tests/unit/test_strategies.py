@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contexten.extensions.flow.errors import InvalidArguments
-from contexten.extensions.flow.priorities import FlowPriority, parse_priority
+from contexten.extensions.flow.scheduling.priorities import FlowPriority, parse_priority
 from contexten.extensions.flow.strategies import (
     AgentLoad,
     DeadlineAware,

@@ -10,7 +10,8 @@ import pytest
 
 from contexten.extensions.flow import FlowError, FlowService, FlowSettings
 from contexten.extensions.flow.agents.protocol import TaskCall
-from contexten.extensions.flow.submission import check_timeout
+from contexten.extensions.flow.runs.submission import check_timeout
+from contexten.extensions.flow.scheduling.priorities import parse_priority
 
 pytestmark = pytest.mark.anyio
 
@@ -36,6 +37,7 @@ async def flows(settings: FlowSettings) -> AsyncIterator[FlowService]:
     ("arguments", "code", "path"),
     [
         ({"priority": "urgent"}, "invalid_arguments", "/priority"),
+        ({"priority": 1_000_001}, "invalid_arguments", "/priority"),
         ({"framework": "nativ"}, "invalid_arguments", "/framework"),
         ({"timeout_s": 0}, "invalid_arguments", "/timeout_s"),
         ({"timeout_s": float("nan")}, "invalid_arguments", "/timeout_s"),
@@ -69,7 +71,8 @@ async def flows(settings: FlowSettings) -> AsyncIterator[FlowService]:
         ({"dependencies": ["nobody"]}, "invalid_arguments", "/dependencies/0"),
         ({"dependencies": ["one"]}, "invalid_arguments", "/dependencies"),  # its own first run
         ({"on_dependency_failure": "skip"}, "invalid_arguments", "/on_dependency_failure"),
-        ({"framework": "strands"}, "not_available_yet", None),
+        ({"framework": "strand"}, "invalid_arguments", "/framework"),
+        ({"framework": "native", "work_pool": "pool"}, "invalid_arguments", "/work_pool"),
         ({"version": 9}, "flow_not_found", None),
         ({"flow_id": "two"}, "flow_not_found", None),
         ({"flow_id": None}, "invalid_arguments", None),
@@ -112,6 +115,17 @@ async def test_a_closed_service_takes_no_work(settings: FlowSettings) -> None:
     with pytest.raises(FlowError) as caught:
         await service.execute_flow(flow_id="one")
     assert (caught.value.code, caught.value.retryable) == ("closing", True)
+
+
+@pytest.mark.parametrize(("given", "level"), [(None, 2), ("High", 1), (-5, -5), ("3", 3), (" -1000000 ", -1_000_000)])
+def test_a_priority_is_a_name_or_a_number_as_the_command_line_gives_it_too(given: object, level: int) -> None:
+    assert parse_priority(given) == level
+
+
+@pytest.mark.parametrize("given", ["1000001", 1_000_001, "1.5", True, "", [], "²"])
+def test_another_priority_is_refused_with_its_bounds(given: object) -> None:
+    with pytest.raises(FlowError, match="from -1000000 to 1000000"):
+        parse_priority(given)
 
 
 @pytest.mark.parametrize("value", [None, 1, 0.5, 1e9])

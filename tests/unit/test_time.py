@@ -13,6 +13,7 @@ import pytest
 from contexten.extensions.flow import FlowService, FlowSettings
 from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
 from contexten.extensions.flow.execution.timers import Timers
+from contexten.extensions.flow.store import Transaction
 
 if TYPE_CHECKING:
     from tests.unit.conftest import EndOf, FakeClock, Gate
@@ -31,14 +32,14 @@ def wait(seconds: float, name: str = "rest") -> dict[str, Any]:
 
 
 async def until(flows: FlowService, run_id: str, state: str) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while (run := await flows.get_run(run_id)).state != state:
             await flows.wait(run_id, until="change", since=run.cursor)
 
 
 async def until_task(flows: FlowService, run_id: str, state: str, *, tries: int = 1) -> None:
     """Until the journal says that a task entered the state that often."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while True:
             run = await flows.get_run(run_id, detail="events")
             entered = [event for event in run.events or [] if event.type == f"task.{state}"]
@@ -174,7 +175,12 @@ async def test_a_grace_that_passes_ends_a_cancelled_run_and_the_sub_flow_that_he
 
     leaf = {"name": "a", "type": "t", "required_tools": ["clings"]}
     call = {"name": "call", "type": "flow", "parameters": {"flow_id": "child"}}
-    hold_up = threading.Event()
+    held, hold_up = threading.Event(), threading.Event()
+
+    def hold(_: Transaction) -> None:
+        held.set()
+        hold_up.wait(30)
+
     clock.tick = 0.001
     async with FlowService(settings, agents=[clings], clock=clock) as flows, AsyncExitStack() as farewell:
         farewell.callback(let_go.set)
@@ -185,10 +191,12 @@ async def test_a_grace_that_passes_ends_a_cancelled_run_and_the_sub_flow_that_he
         writer, conductor = flows._store._writer, flows._conductor
         assert writer is not None
         assert conductor is not None
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await reached.wait()
             async with anyio.create_task_group() as group:  # the request and the sub-flow's entry share a commit
-                group.start_soon(flows._store.write, lambda tx: hold_up.wait(5))
+                group.start_soon(flows._store.write, hold)
+                while not held.is_set():  # or the writer would take the request into that commit
+                    await anyio.lowlevel.checkpoint()
                 group.start_soon(flows.control, run.run_id, "cancel")
                 while writer._queue.qsize() < 1:
                     await anyio.lowlevel.checkpoint()
@@ -217,11 +225,11 @@ async def test_a_run_that_is_starved_of_agents_can_be_paused_with_its_sub_flow(
     async with FlowService(settings, agents=[one]) as flows:
         await flows.create_flow(flow_id="child", workflow_def=flow(HOLD))
         first = await flows.execute_flow(workflow_def=flow(HOLD))
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await gate.reached.wait()
         call = {"name": "call", "type": "flow", "parameters": {"flow_id": "child"}}
         run = await flows.execute_flow(workflow_def=flow(call))
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while len((await flows.list_runs(status="running")).runs) < 3:
                 run = await flows.wait(run.run_id, until="change", since=run.cursor)
         await flows.control(run.run_id, "pause")

@@ -7,8 +7,8 @@ import logging
 import anyio
 import pytest
 
+from contexten.extensions.flow.live.watching import Change, Watchers, changes_of
 from contexten.extensions.flow.store import Event
-from contexten.extensions.flow.watching import Change, Watchers, changes_of
 
 pytestmark = pytest.mark.anyio
 
@@ -44,7 +44,7 @@ def test_what_is_no_state_of_a_run_leaves_its_state_open() -> None:
 
 async def test_a_change_between_two_waits_is_not_lost() -> None:
     watchers = Watchers()
-    with watchers.watch("run_1") as watch, anyio.fail_after(5):
+    with watchers.watch("run_1") as watch, anyio.fail_after(30):
         watchers.announce([change()])
         await watch.wait()
         watchers.announce([change()])
@@ -62,7 +62,7 @@ async def test_a_watch_does_not_wake_for_other_runs() -> None:
 
 async def test_closing_wakes_everybody() -> None:
     watchers = Watchers()
-    with watchers.watch("run_1") as one, watchers.watch("run_2") as two, anyio.fail_after(5):
+    with watchers.watch("run_1") as one, watchers.watch("run_2") as two, anyio.fail_after(30):
         watchers.close()
         await one.wait()
         await two.wait()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+
+from ..conftest import reserved_port
 
 NODE_MODULES = Path(__file__).parents[1] / "node" / "node_modules"
 READY_WITHIN_S = 60.0  # a cold start on a busy machine
@@ -96,14 +97,6 @@ def _serve(database: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "contexten_server", "serve", "--db", str(database), *options]
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    assert isinstance(port, int)
-    return port
-
-
 async def _until_ready(process: anyio.abc.Process, url: str, stderr: Path) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         with anyio.fail_after(READY_WITHIN_S):
@@ -123,9 +116,8 @@ async def _until_ready(process: anyio.abc.Process, url: str, stderr: Path) -> No
 async def served_url(anyio_backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """The MCP address of a server of our own over streamable HTTP, on a fresh database."""
     folder = tmp_path_factory.mktemp("served")
-    port = _free_port()
     stderr = folder / "stderr.txt"
-    with stderr.open("wb") as log:
+    with reserved_port() as port, stderr.open("wb") as log:
         process = await anyio.open_process(
             _serve(folder / "flow.sqlite3", "--transport", "http", "--port", str(port)),
             stdin=None,

@@ -70,7 +70,7 @@ class WebServer:
                 self.end_headers()
                 if reply.hang is not None:
                     self.wfile.flush()
-                    reply.hang.wait(10)
+                    reply.hang.wait(60)
                 with suppress(OSError):  # the client had enough
                     if self.command != "HEAD":
                         for part in parts:

@@ -298,6 +298,16 @@ def test_any_query_over_any_data_ends_in_a_value_or_a_clear_error(query: str, da
         run_query(query, data)
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [('"\\ud800"', "at the top"), ('{"a": ["x", "\\udc00!"]}', "at /a/1"), ('{"a": {"\\uD800": 1}}', "at /a: a key")],
+)
+async def test_a_lone_surrogate_in_parsed_text_is_refused_with_its_place(run_tools: Run, text: str, place: str) -> None:
+    assert f"not JSON that can be kept: {place}" in await refusal(run_tools("json_parser", text=text))
+    assert await run_tools("json_parser", text='"\\ud83d\\ude00"') == "\N{GRINNING FACE}"
+
+
 def test_integers_beyond_two_to_the_53rd_become_strings() -> None:
     assert parse_json("[9007199254740992, 9007199254740993, -9007199254740993]") == [
         9007199254740992,

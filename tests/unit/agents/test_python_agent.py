@@ -8,6 +8,7 @@ from unittest.mock import AsyncMock
 import pytest
 
 from contexten.extensions.flow.agents import Agent, AttemptContext, TaskCall, adapt_agents
+from contexten.extensions.flow.agents.protocol import Traits
 
 
 class Complete:
@@ -145,6 +146,14 @@ def test_an_adapted_agent_may_be_given_again() -> None:
     assert [agent.name for agent in adapt_agents({"other": adapted[0]})] == ["other"]
 
 
+def test_the_traits_of_an_object_stay_those_of_the_agent_whatever_it_is_called() -> None:
+    traits = Traits(takes_agent_work=True, secrets="own")
+    (agent,) = adapt_agents([with_attribute("traits", traits)])
+    assert agent.traits is traits
+    assert [other.traits for other in adapt_agents({"other": agent})] == [traits]
+    assert [plain.traits for plain in adapt_agents([fetch])] == [Traits()]
+
+
 def sync(task: TaskCall) -> None:
     pass
 
@@ -188,6 +197,7 @@ def with_attribute(name: str, value: object) -> Complete:
         ([with_attribute("tools", "search")], TypeError, "tools"),
         ([with_attribute("tools", [1])], TypeError, "tools"),
         ([with_attribute("agent_type", 5)], TypeError, "agent_type"),
+        ([with_attribute("traits", {"secrets": "own"})], TypeError, r"traits must be Traits"),
     ],
 )
 def test_what_is_no_agent_is_refused_by_its_place(agents: Any, error: type[Exception], words: str) -> None:

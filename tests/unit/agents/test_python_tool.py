@@ -33,7 +33,7 @@ def call(run_tools: Run, module: types.ModuleType) -> Run:
         functions = tuple(f"{module.__name__}:{name}" for name in vars(module) if not name.startswith("__"))
         allowed = {"allow_functions": (*functions, "no_such_module:f", "flow_test_functions:gone", "json:dumps")}
         name = name if ":" in name else f"{module.__name__}:{name}"
-        with anyio.fail_after(10):
+        with anyio.fail_after(20):
             return await run_tools(*before, "python", settings=allowed, function=name, **parameters)
 
     return call
@@ -161,10 +161,10 @@ async def test_a_function_that_hangs_is_left_behind_when_the_attempt_is_cancelle
 
     def hang() -> None:
         entered.set()
-        leave.wait(30)
+        leave.wait(60)
 
     add(module, hang)
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         async with anyio.create_task_group() as group:
             group.start_soon(lambda: call("hang"))
             while not entered.is_set():

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contexten.extensions.flow.agents import AgentRegistry, BuiltinToolAgent
+from contexten.extensions.flow.agents.registry import Worker as EngineWorker
 from contexten.extensions.flow.clock import SystemClock
 from contexten.extensions.flow.settings import FlowSettings
 
 
 @dataclass
 class Task:
+    type = "free text"
+
     required_tools: list[str]
     preferred_agent_type: str | None = None
     complexity: float = 1
@@ -23,7 +28,8 @@ class Task:
 
 class Worker:
     def __init__(self, name: str, *tools: str, agent_type: str = "worker", capacity: int = 1) -> None:
-        self.name, self.tools, self.agent_type, self.capacity = name, tools, agent_type, capacity
+        self.name, self.agent_type, self.capacity = name, agent_type, capacity
+        self.tools: Sequence[str] = tools
         self.closed = False
 
     async def run(self, task: Any, context: Any) -> None:
@@ -132,6 +138,26 @@ def test_a_bad_agent_adds_none_of_its_list(builtin: BuiltinToolAgent) -> None:
     assert [agent.name for agent in registry.agents] == ["builtin"]
 
 
+@pytest.mark.parametrize("name", ["strands-model", "controlflow-model", "prefect:gpu"])
+def test_the_names_of_engines_agents_are_not_for_users(name: str) -> None:
+    registry = AgentRegistry()
+    with pytest.raises(ValueError, match=f"the name '{name}' is that of an engine's agent; choose another"):
+        registry.add([Worker(name, "x")])
+    registry.hire(Worker(name, "x"))
+    assert selected(registry, Task(["x"])) is None
+
+
+def test_nobody_takes_what_an_engine_would_that_cannot_be_had(builtin: BuiltinToolAgent) -> None:
+    given = Worker("given", "x", agent_type="research")
+    registry, task = AgentRegistry([given], builtin), Task(["http_client"])
+    assert registry.select(task, EngineWorker(None)) is None
+    assert registry.try_acquire(task, (), EngineWorker(None)) is None
+    assert registry.able(task, EngineWorker(None)) == ()
+    assert registry.select(Task(["x"]), EngineWorker(None)) is registry.find("given")
+    assert registry.select(Task(["x"]), EngineWorker(None, is_for_models=True)) is None
+    assert registry.select(Task(["x"]), EngineWorker(None, is_alone=True)) is None
+
+
 def test_the_checker_is_told_of_agents_and_tools(builtin: BuiltinToolAgent) -> None:
     registry = AgentRegistry([Worker("a", "x")], builtin)
     assert [(spec.name, spec.agent_type, spec.builtin) for spec in registry.agent_specs()] == [
@@ -170,6 +196,70 @@ async def test_closing_closes_all_even_where_one_fails(caplog: pytest.LogCapture
         await registry.aclose()
     assert good.closed
     assert "failed to close" in caplog.text
+
+
+@pytest.mark.anyio
+async def test_an_idle_agent_is_closed_when_another_takes_its_name() -> None:
+    first, second = Worker("a", "x"), Worker("a", "x")
+    registry = AgentRegistry([first])
+    registry.add([second])
+    await asyncio.sleep(0)
+    assert first.closed
+    await registry.aclose()
+    assert second.closed
+
+
+@pytest.mark.anyio
+async def test_a_replaced_agent_is_closed_when_its_last_attempt_has_ended() -> None:
+    first, second = Worker("a", "x", capacity=3), Worker("a", "x", capacity=3)
+    registry = AgentRegistry([first])
+    held = [registry.try_acquire(Task(["x"])) for _ in range(2)]
+    registry.add([second])
+    own = registry.try_acquire(Task(["x"]))
+    assert own is not None
+    registry.release(own)
+    for agent in held:
+        await asyncio.sleep(0)
+        assert not first.closed
+        assert agent is not None
+        registry.release(agent)
+    await asyncio.sleep(0)
+    assert first.closed
+    assert not second.closed
+    assert registry.running == 0
+
+
+@pytest.mark.anyio
+async def test_a_replaced_agent_that_still_works_is_closed_with_the_registry() -> None:
+    first = Worker("a", "x")
+    registry = AgentRegistry([first])
+    agent = registry.try_acquire(Task(["x"]))
+    registry.add([Worker("a", "x")])
+    await registry.aclose()
+    assert first.closed
+    assert agent is not None
+    registry.release(agent)
+
+
+@pytest.mark.anyio
+async def test_a_replaced_agent_that_is_there_under_another_name_stays_open() -> None:
+    shared, other = Worker("a", "x"), Worker("a", "x")
+    registry = AgentRegistry({"a": shared, "b": shared})
+    registry.add([other])
+    await asyncio.sleep(0)
+    assert not shared.closed
+    registry.add({"a": shared, "b": Worker("b", "x")})
+    await asyncio.sleep(0)
+    assert not shared.closed
+    assert other.closed
+
+
+def test_an_agent_replaced_before_anything_runs_is_closed_with_the_registry() -> None:
+    first = Worker("a", "x")
+    registry = AgentRegistry([first])
+    registry.add([Worker("a", "x")])
+    asyncio.run(registry.aclose())
+    assert first.closed
 
 
 @settings(deadline=None)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contexten.extensions.flow.agents import SecretVault
+from contexten.extensions.flow.agents import AttemptContext, SecretVault, TaskCall
+from contexten.extensions.flow.agents.protocol import Json, Traits
 from contexten.extensions.flow.agents.secrets import MIN_SECRET_CHARS
 from contexten.extensions.flow.errors import AttemptError, InvalidArguments
 from contexten.extensions.flow.settings import FlowSettings
@@ -398,3 +399,44 @@ async def test_errors_about_parameters_do_not_show_a_secret(run_tools: Run, toke
         **{token: 1},
     )
     assert "[secret:TOKEN]" in await refusal(call)
+
+
+class Receiver:
+    """An agent that offers shell."""
+
+    name = "reader"
+    agent_type = "python"
+    tools: Sequence[str] = ("shell",)
+    capacity = 1
+
+    def __init__(self, traits: Traits) -> None:
+        self.traits = traits
+
+    async def run(self, task: TaskCall, context: AttemptContext) -> Json:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("secrets", "refused"),
+    [
+        ("granted", {"FILES"}),
+        ("named", {"ALL", "SHELL", "FILES"}),
+        ("own", set()),
+        (str.lower, set()),
+    ],
+)
+def test_what_is_handed_over_goes_by_the_agents_traits(
+    monkeypatch: pytest.MonkeyPatch, secrets: Any, refused: set[str]
+) -> None:
+    settings = FlowSettings(
+        secrets=["ALL", "SHELL@tool:shell", "FILES@tool:file_reader", "READER@tool:reader+tool:shell"]
+    )
+    for name in ("ALL", "SHELL", "FILES", "READER"):
+        monkeypatch.setenv(name, f"value-of-{name}")
+    vault = SecretVault(settings)
+    for name in vault.names:
+        if name in refused:
+            with pytest.raises(AttemptError, match=f"The secret {name} may not be handed to .*reader"):
+                vault.hand_over(Receiver(Traits(secrets=secrets)), {name})
+        else:
+            vault.hand_over(Receiver(Traits(secrets=secrets)), {name})

@@ -406,7 +406,6 @@ def test_a_task_may_depend_on_a_stage_that_is_later_in_the_text_but_not_in_order
     [
         flow({"name": "a", "type": "approval"}),
         flow({"name": "a", "type": "signal"}),
-        flow({"name": "a", "type": "agent"}),
     ],
 )
 def test_what_the_format_names_and_this_version_does_not_do_is_refused(raw: Any, catalog: Catalog) -> None:

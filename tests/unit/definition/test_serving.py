@@ -166,3 +166,41 @@ def test_a_flow_does_not_come_back_to_itself_through_others(catalog: Catalog) ->
     catalog = saved(catalog, b=flow(start("c")), c=flow(start("a")), a=flow({"name": "x"}))
     issue = check(flow(start("b"), id="a"), catalog).issues[0]
     assert (issue.code, issue.got) == ("recursion", "a -> b -> c -> a")
+
+
+def for_model(catalog: Catalog, **task: Any) -> CheckReport:
+    return check_task(replace(catalog, has_model=True), **task)
+
+
+@pytest.mark.parametrize("kind", ["agent", "judgement"])
+@pytest.mark.parametrize("given", [{}, {"parameters": {"case": 1}}])
+def test_a_template_in_a_models_description_is_told_and_moved(
+    catalog: Catalog, kind: str, given: dict[str, Any]
+) -> None:
+    raw = flow({"name": "a", "type": kind, "description": "Greet {{ inputs.who }}.", **given})
+    report = check(raw, replace(catalog, has_model=True))
+    (warning,) = (one for one in report.warnings if one.code == "unrendered_template")
+    assert warning.path == "/stages/0/tasks/0/description"
+    assert "put this text into parameters.objective" in warning.message
+    assert warning.patch is not None
+    (mended,) = apply_patch(raw, warning.patch)["stages"][0]["tasks"]
+    assert "description" not in mended
+    assert mended["parameters"] == {**given.get("parameters", {}), "objective": "Greet {{ inputs.who }}."}
+    again = for_model(catalog, **mended)
+    assert "unrendered_template" not in [one.code for one in again.warnings]
+
+
+def test_a_template_in_a_description_is_moved_only_to_where_it_fits(catalog: Catalog) -> None:
+    told = "Greet {{ inputs.who }}."
+    both = for_model(catalog, type="agent", description=told, parameters={"objective": "Be kind."})
+    tools = for_model(
+        catalog,
+        type="shaping",
+        description=told,
+        required_tools=["data_processor"],
+        parameters={"data": 1, "query": "@"},
+    )
+    for report in (both, tools):
+        assert [(one.code, one.patch) for one in report.warnings] == [("unrendered_template", None)]
+    assert for_model(catalog, type="tool", description=told, required_tools=["json_parser"]).warnings == ()
+    assert for_model(catalog, type="agent", description="Greet.", parameters={"who": told}).warnings == ()

@@ -30,7 +30,9 @@ def catalog() -> Catalog:
     agents = (AgentSpec(name="tools", agent_type="tool", tools=tuple(tools), builtin=True),)
     known = check(json.loads(EXAMPLES["format-2"]), Catalog(tools=tools, agents=agents)).definition
     assert known is not None
-    return Catalog(tools=tools, agents=agents, flows=lambda flow_id: known if flow_id == "sales-report" else None)
+    return Catalog(
+        has_model=True, tools=tools, agents=agents, flows=lambda flow_id: known if flow_id == "sales-report" else None
+    )
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -23,7 +23,7 @@ async def lines_of(data: bytes, sizes: list[int]) -> list[str]:
             os.write(write, data[: max(1, size)])
             data = data[max(1, size) :]
         os.close(write)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             return await _all(lines)
     finally:
         os.close(read)

@@ -40,7 +40,7 @@ async def test_a_call_before_the_service_is_open_waits_for_it_and_has_it_opened(
     async def ask() -> None:
         answers.append(await opening.service.metrics("flows"))  # type: ignore[call-arg, arg-type]  # a stand-in
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             group.start_soon(ask)
             await opening.wanted.wait()

@@ -10,8 +10,8 @@ import anyio.lowlevel
 import pytest
 from mcp.server.subscriptions import ResourceUpdated
 
+from contexten.extensions.flow.live.watching import Change
 from contexten.extensions.flow.service import FlowService
-from contexten.extensions.flow.watching import Change
 from contexten_resources import LiveUpdates
 from contexten_resources.uris import fill, touched
 
