@@ -13,10 +13,11 @@ from pathlib import Path
 import anyio
 
 from benchmarks.contestant import HUNDRED_CONCURRENT, ONE_STEP, TEN_STEPS
+from benchmarks.engines.yardsticks import engine_rows
 from benchmarks.over_mcp import answer_row, notification_row, start_row
 from benchmarks.peers.venv import peers_python
 from benchmarks.referee import ROOT, child_environment, referee
-from benchmarks.report import PAGE, Row, machine, print_table, write_page
+from benchmarks.report import MAIN, PAGE, Row, machine, print_table, write_page
 
 # name, scenario, against, what the ratio must at least be
 THROUGHPUT_BARS = (
@@ -27,7 +28,7 @@ THROUGHPUT_BARS = (
     ("100 concurrent 10-step flows", HUNDRED_CONCURRENT, "LangGraph", 10.0),
 )
 
-
+ENGINES = "engines"
 QUEUED_RUNS = 10_000
 DBOS_RUNS = 1_000  # it needs as long for these as we for ten times as many, and more
 
@@ -164,7 +165,9 @@ def main() -> int:
     """Exit code 0 where every bar that was measured is reached, 1 where one is not."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--only", choices=["throughput", "mcp", "queue", "sharing", "memory"], help="measure one family, write no page"
+        "--only",
+        choices=["throughput", "mcp", "queue", "sharing", "memory", ENGINES],
+        help="measure one family; the page keeps only that of engines, which has a table of its own",
     )
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn")
@@ -180,12 +183,17 @@ def main() -> int:
             "queue": lambda: queue_rows(folder, options.queued),
             "sharing": lambda: sharing_rows(folder),
             "memory": lambda: memory_rows(folder, options.queued),
+            ENGINES: lambda: engine_rows(folder, options.rounds, options.seconds),
         }
-        rows = [row for name, measure in families.items() if options.only in {None, name} for row in measure()]
+        measured = {name: measure() for name, measure in families.items() if options.only in {None, name}}
         where = machine(folder)
+    rows = [row for found in measured.values() for row in found]
     print_table(rows, where)
+    if ENGINES in measured:
+        write_page(measured[ENGINES], where, name=ENGINES)
     if options.only is None:
-        write_page(rows, where)
+        write_page([row for name, found in measured.items() if name != ENGINES for row in found], where, name=MAIN)
+    if options.only in {None, ENGINES}:
         print(f"written to {PAGE.relative_to(ROOT)}")
     return 0 if all(row.ok for row in rows) else 1
 

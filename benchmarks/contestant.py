@@ -56,16 +56,20 @@ async def _round(run_flow: RunFlow, scenario: Scenario) -> None:
 
 
 async def measure(run_flow: RunFlow, name: str, seconds: float) -> dict[str, object]:
-    """Flows a second in the scenario `name`, over whole rounds that fill at least `seconds`, after one to warm up."""
+    """Flows a second in the scenario `name`, over whole rounds that fill at least `seconds`, after one to warm up,
+    which took `warm_up_s`."""
     scenario = SCENARIOS[name]
+    begun = time.perf_counter()
     await _round(run_flow, scenario)
+    warm_up = time.perf_counter() - begun
     rounds = 0
     start = time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds or rounds == 0:
         await _round(run_flow, scenario)
         rounds += 1
     flows = rounds * scenario.concurrent
-    return {"scenario": name, "flows_per_s": flows / elapsed, "flows": flows, "seconds": elapsed}
+    rate = flows / elapsed
+    return {"scenario": name, "flows_per_s": rate, "flows": flows, "seconds": elapsed, "warm_up_s": warm_up}
 
 
 async def _commands(stream: TextIO) -> AsyncIterator[tuple[str, float]]:

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
+
 from benchmarks.contestant import SCENARIOS
 
 ROOT = Path(__file__).parents[1]
@@ -32,12 +34,19 @@ class Seat:
     module: str
     python: Path
     folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    """More of it than every measured process has."""
     _process: subprocess.Popen[str] | None = field(default=None, init=False)
 
     def __enter__(self) -> Self:
         command = [str(self.python), "-m", self.module, "--serve", "--folder", str(self.folder)]
         self._process = subprocess.Popen(
-            command, cwd=ROOT, env=child_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command,
+            cwd=ROOT,
+            env=child_environment() | self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self._answer()
         return self
@@ -58,11 +67,21 @@ class Seat:
 
     def measure(self, scenario: str, seconds: float) -> float:
         """Flows a second. Raises RuntimeError where the contestant's process ended."""
+        return float(self.ask(scenario, seconds)["flows_per_s"])
+
+    def ask(self, scenario: str, seconds: float) -> dict[str, Any]:
+        """All that the contestant measured. Raises RuntimeError where its process ended."""
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"scenario": scenario, "seconds": seconds}) + "\n")
         self._process.stdin.flush()
-        return float(self._answer()["flows_per_s"])
+        return self._answer()
+
+    def resident_mib(self) -> float:
+        """The resident size of the contestant and of all processes that it started."""
+        assert self._process is not None
+        process = psutil.Process(self._process.pid)
+        return sum(one.memory_info().rss for one in (process, *process.children(recursive=True))) / 2**20
 
     def _answer(self) -> dict[str, Any]:
         assert self._process is not None

@@ -1,4 +1,4 @@
-"""The table of what was measured: on the terminal, and between two markers of docs/performance.md."""
+"""The table of what was measured: on the terminal, and between markers of docs/performance.md."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-BEGIN = "<!-- bench:begin -->"
-END = "<!-- bench:end -->"
+MAIN = "bench"
+"""The name of the table of `make bench`; each table stands between markers of its name."""
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 
@@ -23,16 +23,16 @@ class Row:
     """One yardstick: our figure, the figure it is held against, and the bar that their ratio must reach.
 
     `against` is None for an absolute bar; the ratio is then our figure itself. `bar_is_floor` says whether
-    the ratio must be at least the bar (throughput) or at most (time, memory).
+    the ratio must be at least the bar (throughput) or at most (time, memory). Without a bar it is there to be known.
     """
 
     name: str
     ours: float
     unit: str
-    against: float | None
-    against_name: str
-    bar: float
-    bar_is_floor: bool
+    against: float | None = None
+    against_name: str = ""
+    bar: float | None = None
+    bar_is_floor: bool = False
 
     @property
     def ratio(self) -> float:
@@ -42,6 +42,8 @@ class Row:
     @property
     def ok(self) -> bool:
         """Whether the bar is reached."""
+        if self.bar is None:
+            return True
         return self.ratio >= self.bar if self.bar_is_floor else self.ratio <= self.bar
 
     def cells(self) -> tuple[str, ...]:
@@ -53,8 +55,7 @@ class Row:
             f"{_number(self.ours)} {self.unit}",
             "" if self.against is None else f"{_number(self.against)} {self.unit} ({self.against_name})",
             f"{_number(self.ratio)}{suffix}",
-            f"{sign} {self.bar:g}{suffix}",
-            "yes" if self.ok else "no",
+            *(("", "") if self.bar is None else (f"{sign} {self.bar:g}{suffix}", "yes" if self.ok else "no")),
         )
 
 
@@ -100,17 +101,23 @@ def markdown(rows: list[Row], where: str) -> str:
     return f"Measured {day} on {where}.\n\n{head}\n{body}"
 
 
-def write_page(rows: list[Row], where: str, page: Path = PAGE) -> None:
-    """Replace what stands between the markers of `page`; they are added at its end where missing."""
-    keep_on_page(markdown(rows, where), page)
+def write_page(rows: list[Row], where: str, page: Path = PAGE, name: str = MAIN) -> None:
+    """Replace what stands between the markers of that name; they are added at the page's end where missing."""
+    keep_on_page(markdown(rows, where), page, name)
 
 
-def keep_on_page(measured: str, page: Path) -> None:
+def keep_on_page(measured: str, page: Path, name: str = MAIN) -> None:
     """The same for any text."""
+    begin, end = markers(name)
     text = page.read_text(encoding="utf-8") if page.exists() else ""
-    if BEGIN not in text or END not in text:
-        text = f"{text.rstrip()}\n\n{BEGIN}\n{END}\n"
-    before, rest = text.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
+    if begin not in text or end not in text:
+        text = f"{text.rstrip()}\n\n{begin}\n{end}\n"
+    before, rest = text.split(begin, 1)
+    after = rest.split(end, 1)[1]
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f"{before}{BEGIN}\n{measured}\n{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{begin}\n{measured}\n{end}{after}", encoding="utf-8")
+
+
+def markers(name: str) -> tuple[str, str]:
+    """The lines between which a page keeps what is named so."""
+    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"

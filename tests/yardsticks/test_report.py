@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmarks.report import BEGIN, END, Row, machine, markdown, write_page
+from benchmarks.report import MAIN, Row, machine, markdown, markers, write_page
 
+BEGIN, END = markers(MAIN)
 THROUGHPUT = Row(
     name="one flow", ours=600.0, unit="flows/s", against=1000.0, against_name="ceiling", bar=0.5, bar_is_floor=True
 )
@@ -29,6 +30,21 @@ def test_the_table_says_which_bar_was_missed() -> None:
     lines = markdown([THROUGHPUT, MEMORY], "2 cores").splitlines()
     assert lines[-2] == "| one flow | 600 flows/s | 1,000 flows/s (ceiling) | 0.6x | ≥ 0.5x | yes |"
     assert lines[-1] == "| memory | 251 MiB |  | 251 MiB | ≤ 250 MiB | no |"
+
+
+def test_a_figure_without_a_bar_is_shown_and_misses_none() -> None:
+    row = replace(MEMORY, bar=None)
+    assert row.ok
+    assert markdown([row], "2 cores").splitlines()[-1] == "| memory | 251 MiB |  | 251 MiB |  |  |"
+
+
+def test_a_page_keeps_tables_of_several_names(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    write_page([THROUGHPUT], "2 cores", page)
+    write_page([MEMORY], "2 cores", page, name="engines")
+    write_page([THROUGHPUT], "4 cores", page)
+    text = page.read_text(encoding="utf-8")
+    assert text.count("one flow") == text.count("memory") == text.count("4 cores") == text.count("2 cores") == 1
 
 
 def test_only_what_stands_between_the_markers_is_replaced(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The engines beside the bare libraries that they wrap."""
