@@ -5,14 +5,19 @@ from __future__ import annotations
 import logging
 import sys
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import anyio
 import typer
 
 from contexten_server.cli.conduct import conduct, load_settings, tell_operator
 from contexten_server.cli.exits import Exit
 from contexten_server.cli.screen import Screen
 from contexten_server.cli.serve import Level
+
+if TYPE_CHECKING:
+    from contexten.extensions.flow.prefect.api import PrefectApi
+    from contexten.extensions.flow.prefect.worker import PoolWorker
 
 
 def worker(
@@ -52,13 +57,40 @@ async def _worker(pool: str, concurrency: int, name: str | None, log_level: Leve
     try:
         with stop.on_signals():
             tell_operator(f"worker {worker.name} of work pool {pool} at {api.address.shown}")
-            await worker.run(stop.event)
+            await _say_where_it_is_away(api)
+            await _work(worker, stop.event)
     except AttemptError as error:
         raise FlowError(error.message) from None
     finally:
         await workshop.aclose()
         watchdog.cancel()
     return Exit.OK
+
+
+async def _say_where_it_is_away(api: PrefectApi) -> None:
+    """Raises PrefectError where asking again would not help."""
+    from contexten.extensions.flow.prefect.api import PrefectError
+
+    try:
+        await api.check()
+    except PrefectError as error:
+        if error.is_lasting:
+            raise
+        tell_operator(f"{error.message} The worker goes on asking.")
+
+
+async def _work(worker: PoolWorker, stop: anyio.Event) -> None:
+    """Until `stop` is set; at once where the worker has not begun by then."""
+    async with anyio.create_task_group() as group:
+
+        async def give_up() -> None:
+            await stop.wait()
+            if not worker.is_ready.is_set():
+                group.cancel_scope.cancel()
+
+        group.start_soon(give_up)
+        await worker.run(stop)
+        group.cancel_scope.cancel()
 
 
 def _show_log(level: str) -> None:

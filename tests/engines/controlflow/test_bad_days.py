@@ -54,7 +54,8 @@ async def test_a_fault_of_the_model_s_server_has_a_kind(
 async def test_an_answer_that_is_none_fails_the_attempt(run_flow: RunFlow, model: ModelServer) -> None:
     model.script = [Garbage()]
     run = await run_flow({"name": "greet", **ONCE})
-    assert run.state == "failed"
+    assert run.error is not None
+    assert run.error.kind == "network"
 
 
 async def test_a_wrong_key_is_told_as_such(run_flow: RunFlow, model: ModelServer) -> None:
@@ -181,7 +182,7 @@ async def test_a_process_that_dies_or_hangs_is_replaced_and_the_run_goes_on(
     assert set(run.output or {}) == {"one", "two", "three", "four"}
     assert child_of(flows) != pid
     (failed,) = await events_of(run.run_id, "task.retrying")
-    assert failed["kind"] == "agent_failure"
+    assert failed["kind"] == "interrupted"
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert "'two': 'after" in model.requests[3].system  # its memory starts anew from the outputs before it

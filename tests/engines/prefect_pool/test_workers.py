@@ -23,7 +23,7 @@ from contexten.extensions.flow import FlowService, FlowSettings
 from contexten.extensions.flow.prefect.pool import PoolAgent
 from contexten.extensions.flow.settings import SecretGrant
 
-from ..prefect_servers import PrefectServer
+from ..prefect_servers import PrefectServer, free_port
 from .conftest import LEASE_TTL_S, Start, about, call, submitting
 
 pytestmark = pytest.mark.anyio
@@ -178,6 +178,26 @@ def test_a_worker_without_an_api_says_what_to_set(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "PREFECT_API_URL" in done.stderr
     assert done.stdout == ""
+
+
+def test_a_worker_says_that_the_api_is_away_and_ends_all_the_same(tmp_path: Path) -> None:
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "contexten_server", "worker", "--pool", "any"],
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api",
+        },
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with worker:
+        assert worker.stderr is not None
+        while "goes on asking" not in (line := worker.stderr.readline()):
+            assert line, "it ended without saying so"
+        worker.terminate()
+        assert worker.wait(30) == 0
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from ..models.objective import AgentOptions, Member, prompt, read_options
 from ..models.shortening import cut_all
 from ..models.toolbox import OfferedTool, Toolbox
 from ..models.usage import Usage
+from ..recovery.kinds import INTERRUPTED
 from ..settings import FlowSettings
 from .keeper import Keeper
 from .messages import AgentSpec, Done, Failed, FlowSpec, ModelCalled, ModelChoice, ToolAnswer, ToolCall, ToolSpec, Work
@@ -66,7 +67,7 @@ class ControlFlowWorker:
         try:
             return await self._see_through(child, work, context, {tool.safe_name: tool.name for tool in tools})
         except ChildGone as error:
-            raise AttemptError(f"The ControlFlow process is gone: {error}.", kind="agent_failure") from None
+            raise AttemptError(f"The ControlFlow process is gone: {error}.", kind=INTERRUPTED) from None
 
     async def _see_through(
         self, child: ChildProcess, work: Work, context: AttemptContext, names: Mapping[str, str]

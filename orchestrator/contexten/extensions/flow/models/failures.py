@@ -44,6 +44,7 @@ _BY_CLASS: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 """By the name of an exception's class or of one that it derives from; the nearest counts."""
 
+_NO_ANSWER = "unexpected response type"  # of a body that is none, such as a page of a proxy
 _SPENT = "insufficient_quota"  # 429 too, and no waiting mends it
 _OVERFLOWS = ("context_length_exceeded", "context length", "exceeds the available context", "too many tokens")
 
@@ -76,6 +77,8 @@ def failure_of(
         wait_s = retry_after(next((header for header in headers if header), None), clock)
         if wait_s is not None:
             details["retry_after_s"] = wait_s
+    if not kind and _NO_ANSWER in str(causes[-1]).casefold():
+        kind, told, by = NETWORK, "its server answered what is no answer of a model", causes[-1]
     if not kind:
         kind, told, by = classify(causes[-1]), "it failed", causes[-1]
     if kind == INVALID and key_variable and "redentials" in told:
