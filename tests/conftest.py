@@ -6,6 +6,7 @@ import os
 from collections.abc import Generator
 
 import pytest
+import sniffio
 from hypothesis import HealthCheck, settings
 
 # How long an example takes says nothing on a machine that others load, and `make test` finds today what it found
@@ -23,6 +24,12 @@ settings.load_profile("tests")
 def anyio_backend() -> str:
     """aiosqlite needs asyncio."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _no_loop_is_said_to_run() -> None:
+    """A test may run a loop of its own while a fixture of many tests keeps another: sniffio tells of that one."""
+    sniffio.current_async_library_cvar.set(None)
 
 
 @pytest.fixture(autouse=True, scope="session")

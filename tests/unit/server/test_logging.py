@@ -22,6 +22,9 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
     root = logging.getLogger()
     levels = {name: logging.getLogger(name).level for name in ("", *BELOW)}
     handlers: list[logging.Handler] = []
+    for name in BELOW:  # a library that another test used may have set up its own, as Prefect does for uvicorn
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+        monkeypatch.setattr(logging.getLogger(name), "disabled", False)
 
     def configure(settings: FlowSettings) -> io.StringIO:
         handlers[:] = root.handlers
