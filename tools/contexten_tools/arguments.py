@@ -26,9 +26,6 @@ class Arguments(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    unlisted: ClassVar[frozenset[str]] = frozenset()
-    """Arguments that the interface names and this version does not do yet: taken, refused by the service, not
-    listed."""
     exactly_one: ClassVar[tuple[str, ...]] = ()
     """Of these arguments exactly one must be given."""
 
@@ -138,8 +135,6 @@ Cursor = Annotated[str, Field(min_length=1, max_length=200)]
 def input_schema(model: type[Arguments]) -> dict[str, Any]:
     """The JSON Schema of a tool's arguments as clients see it."""
     schema: dict[str, Any] = plain(model.model_json_schema(by_alias=True))
-    for name in model.unlisted:
-        schema.get("properties", {}).pop(name, None)
     schema.pop("description", None)
     schema["additionalProperties"] = False
     schema.setdefault("properties", {})

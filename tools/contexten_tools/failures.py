@@ -24,7 +24,6 @@ _NEXT: dict[str, Any] = {
     "invalid_arguments": "Mend the arguments as the issues say and call again.",
     "invalid_inputs": "Mend `inputs` as the issues say and call execute_flow again; "
     "get_flow_status(flow_id=..., detail='definition') shows the flow's inputs schema.",
-    "not_available_yet": "Leave it out: this version does not do it yet.",
     "flow_not_found": {"tool": "list_flows", "arguments": {}},
     "run_not_found": {"tool": "list_flows", "arguments": {"kind": "runs"}},
     "task_not_found": "get_flow_status(run_id=..., detail='tasks') names the run's tasks.",

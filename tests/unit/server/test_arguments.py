@@ -12,7 +12,6 @@ from contexten_tools.arguments import INTEGRAL, MALFORMED, Arguments, JsonObject
 
 
 class Sample(Arguments):
-    unlisted = frozenset({"later"})
     exactly_one = ("flow_id", "run_id")
 
     flow_id: str | None = None
@@ -20,7 +19,6 @@ class Sample(Arguments):
     limit: Annotated[int, Field(ge=1, le=9), INTEGRAL] = 5
     mode: Literal["fast", "slow"] = "fast"
     inputs: JsonObject | None = None
-    later: Any = None
 
 
 def refused(**arguments: Any) -> InvalidArguments:
@@ -34,7 +32,7 @@ def test_right_arguments_are_taken_with_defaults() -> None:
     assert parsed == Sample(flow_id="f", inputs={"a": 1}, limit=3)
 
 
-def test_the_schema_lists_no_unlisted_argument_and_no_null() -> None:
+def test_the_schema_lists_the_arguments_and_no_null() -> None:
     schema = input_schema(Sample)
     assert set(schema["properties"]) == {"flow_id", "run_id", "limit", "mode", "inputs"}
     assert schema["properties"]["flow_id"] == {"type": "string"}

@@ -81,12 +81,6 @@ class InvalidInputs(FlowError):
     code = "invalid_inputs"
 
 
-class NotAvailableYet(FlowError):
-    """Something that the format or the interface names and this version does not do yet."""
-
-    code = "not_available_yet"
-
-
 class NotFound(FlowError):
     """Nothing has that id. Subclasses say what was looked for."""
 

@@ -119,7 +119,7 @@ class FlowService(Core):
     # Runs
     async def execute_flow(self, *, actor: Actor = PYTHON, **request: Unpack[RunRequest]) -> RunView:
         """Record a run durably and answer at once. Raises FlowNotFound, InvalidDefinition, InvalidInputs,
-        InvalidArguments, IdempotencyConflict, FlowExists, NotAvailableYet."""
+        InvalidArguments, IdempotencyConflict, FlowExists, EngineUnavailable."""
         self._check_open()
         return await self._runs.execute(request, actor)
 
