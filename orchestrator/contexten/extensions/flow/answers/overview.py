@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from functools import partial
+from pathlib import Path
+
+import anyio.from_thread
+import anyio.to_thread
 
 from ..agents.registry import AgentRegistry
 from ..clock import Clock, iso
@@ -12,11 +17,21 @@ from ..recovery.circuits import Circuits
 from ..scheduling.in_force import Scheduling
 from ..scheduling.rates import RateLimits
 from ..store import Store
+from ..store.backup import backup
 from ..store.servers import is_held
 from ..store.sql import SQL
 from ..store.verify import verify
-from ..store.writer import translate
-from ..views import AgentsView, AgentView, CircuitView, MetricsView, SchedulerView, ServerView, ToolView, VerifyReport
+from ..views import (
+    AgentsView,
+    AgentView,
+    BackupReport,
+    CircuitView,
+    MetricsView,
+    SchedulerView,
+    ServerView,
+    ToolView,
+    VerifyReport,
+)
 from .figures import Figures
 from .reading import Answers
 
@@ -141,10 +156,7 @@ class Overview:
 
     async def verify(self) -> VerifyReport:
         """Fold the journal and compare it with the state tables; check the file's integrity. Raises StoreError."""
-        try:
-            found = await asyncio.to_thread(verify, self._store.path)
-        except sqlite3.Error as error:
-            raise translate(error) from error
+        found = await asyncio.to_thread(verify, self._store.path)
         return VerifyReport(
             ok=not found.problems,
             runs=found.runs,
@@ -152,3 +164,13 @@ class Overview:
             integrity=found.integrity,
             problems=found.problems,
         )
+
+    async def backup(self, path: Path, *, overwrite: bool) -> BackupReport:
+        """Copy the database while it is in use. Raises InvalidArguments, StoreError."""
+
+        def go_on(_left: int, _total: int) -> None:
+            anyio.from_thread.check_cancelled()
+
+        copy = partial(backup, self._store.path, path, overwrite=overwrite, on_step=go_on)
+        made = await anyio.to_thread.run_sync(copy)
+        return BackupReport(path=str(made.path), size=made.size, runs=made.found.runs, events=made.found.events)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -10,7 +9,7 @@ from functools import cache
 
 from ..clock import Clock, iso
 from ..definition import Plan
-from ..errors import FlowNotFound, IllegalMove, InvalidArguments, Issue, RunNotFound, TaskNotFound
+from ..errors import FlowNotFound, IllegalMove, RunNotFound, TaskNotFound
 from ..nearest import nearest_name
 from ..scheduling.forecast import ExpectedStart
 from ..states import RunState, TaskState
@@ -28,10 +27,9 @@ from ..views import (
     TaskView,
     UsageView,
 )
+from .paging import check_list, containing, list_name, place_of_page
 from .rendering import deadline_view, engine_fields, event_view, flow_view, shown_error, task_view
 
-MAX_PAGE = 200
-_LAST = 1 << 62
 _POLL_S = {RunState.SCHEDULED: 2.0, RunState.RUNNING: 1.0, RunState.PAUSED: 30.0}
 CANCELLING = "a cancellation is under way"
 _UNDER_WAY = {"cancel": CANCELLING, "pause": "it pauses when the tasks in flight have ended"}
@@ -47,7 +45,7 @@ class Answers:
         self._clock = clock
         self._obstacle = obstacle
 
-    # Cursors and pages
+    # Cursors
     def cursor(self, seq: int) -> str:
         """The cursor of a place in the journal."""
         return encode(self._store.identity, seq)
@@ -72,46 +70,6 @@ class Answers:
         is_of_run = await self._store.row(SQL["is_of_run"], (seq, run_id)) is not None
         return (seq, False) if is_of_run else (0, True)
 
-    def _list(self, kind: str, *filters: str | None) -> str:
-        """What the pages of that list of this database are marked with."""
-        asked = json.dumps([kind, *filters]).encode()
-        return f"{self._store.identity}-{hashlib.sha256(asked).hexdigest()[:8]}"
-
-    @staticmethod
-    def _page(name: str, page: str | None) -> int:
-        if page is None:
-            return _LAST
-        seq = decode(name, page)
-        if seq is None:
-            raise InvalidArguments(
-                "That page is not of this list.",
-                next="Pass next_page of the last answer with its kind and filters, or leave page out to begin again.",
-                issues=[Issue(path="/page", code="invalid_page", message="no page of this list", got=page[:100])],
-            )
-        return seq
-
-    @staticmethod
-    def _check_list(status: str | None, states: Sequence[str], limit: int) -> None:
-        if status is not None and status not in states:
-            raise InvalidArguments(
-                f"There is no state {status!r}.",
-                next=f"Use one of {', '.join(states)}.",
-                issues=[
-                    Issue(
-                        path="/status_filter",
-                        code="unknown_state",
-                        message="no such state",
-                        expected=states,
-                        got=status,
-                    )
-                ],
-            )
-        if not 1 <= limit <= MAX_PAGE:
-            raise InvalidArguments(
-                f"limit is {limit}; it goes from 1 to {MAX_PAGE}.",
-                issues=[Issue(path="/limit", code="out_of_range", message=f"1 to {MAX_PAGE}", got=limit)],
-            )
-
     # Flows
     async def flow(self, flow_id: str, version: int | None) -> FlowView:
         """A flow with its definition and latest run. Raises FlowNotFound."""
@@ -134,14 +92,23 @@ class Answers:
             )
         near = nearest_name(flow_id, known)
         hint = f" Did you mean {near!r}?" if near else ""
-        return FlowNotFound(f"There is no flow {flow_id!r}.{hint}", next="Call list_flows() to see the flows.")
+        return FlowNotFound(f"There is no flow {flow_id[:200]!r}.{hint}", next="Call list_flows() to see the flows.")
 
-    async def flows(self, status: str | None, tag: str | None, limit: int, page: str | None) -> FlowPage:
+    async def flows(
+        self, status: str | None, tag: str | None, search: str | None, limit: int, page: str | None
+    ) -> FlowPage:
         """A page of flows, newest first. Raises InvalidArguments."""
-        self._check_list(status, ["idle", *_STATES], limit)
-        name = self._list("flows", status, tag)
+        check_list(status, ["idle", *_STATES], limit)
+        name = list_name(self._store.identity, "flows", status, tag, search)
         rows = await self._store.rows(
-            SQL["list_flows"], {"before": self._page(name, page), "status": status, "tag": tag, "limit": limit + 1}
+            SQL["list_flows"],
+            {
+                "before": place_of_page(name, page),
+                "status": status,
+                "tag": tag,
+                "search": containing(search),
+                "limit": limit + 1,
+            },
         )
         latest = await self.runs_by_id([row["latest_run_id"] for row in rows if row["latest_run_id"]])
         flows = [flow_view(row, latest.get(row["latest_run_id"])) for row in rows[:limit]]
@@ -164,14 +131,27 @@ class Answers:
         return latest
 
     async def runs(
-        self, status: str | None, flow_id: str | None, tag: str | None, limit: int, page: str | None
+        self,
+        status: str | None,
+        flow_id: str | None,
+        tag: str | None,
+        search: str | None,
+        limit: int,
+        page: str | None,
     ) -> RunPage:
         """A page of runs, newest first. Raises InvalidArguments, FlowNotFound."""
-        self._check_list(status, _STATES, limit)
-        name = self._list("runs", status, flow_id, tag)
+        check_list(status, _STATES, limit)
+        name = list_name(self._store.identity, "runs", status, flow_id, tag, search)
         rows = await self._store.rows(
             SQL["list_runs"],
-            {"before": self._page(name, page), "status": status, "flow_id": flow_id, "tag": tag, "limit": limit + 1},
+            {
+                "before": place_of_page(name, page),
+                "status": status,
+                "flow_id": flow_id,
+                "tag": tag,
+                "search": containing(search),
+                "limit": limit + 1,
+            },
         )
         if not rows and flow_id is not None:
             await self.latest_run_id(flow_id)  # whether it is there
@@ -199,7 +179,9 @@ class Answers:
         """The error for a run that is not there."""
         near = nearest_name(run_id, [str(row[0]) for row in await self._store.rows(SQL["run_ids"])])
         hint = f" Did you mean {near!r}?" if near else ""
-        return RunNotFound(f"There is no run {run_id!r}.{hint}", next="Call list_flows(kind='runs') to see the runs.")
+        return RunNotFound(
+            f"There is no run {run_id[:200]!r}.{hint}", next="Call list_flows(kind='runs') to see the runs."
+        )
 
     def _run_views(self, rows: Sequence[sqlite3.Row]) -> list[RunView]:
         obstacle = cache(self._obstacle)  # asked once an answer

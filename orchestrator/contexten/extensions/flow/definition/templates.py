@@ -10,7 +10,7 @@ from .expressions import Expression, ExpressionError, ExpressionProblem, code_si
 from .findings import MAX_CODE, MAX_ISSUES, CodeBudget
 from .functions import MAX_TEXT, as_text
 from .pointers import escape
-from .scope import Scope
+from .scope import ROOTS, Scope
 
 TOO_MUCH_CODE = (
     f"the expressions, queries and patterns of a definition have at most {MAX_CODE:,} characters in all (a plain path "
@@ -220,8 +220,10 @@ def has_template(value: Any) -> bool:
     return False
 
 
-def compile_template(value: Any, path: str = "", problems: TemplateProblems | None = None) -> Template:
-    """JSON data compiled; `path` is its place in the definition.
+def compile_template(
+    value: Any, path: str = "", problems: TemplateProblems | None = None, roots: tuple[str, ...] = ROOTS
+) -> Template:
+    """JSON data compiled; `path` is its place in the definition, `roots` are the names that expressions may begin with.
 
     Raises TemplateProblem for the first expression that does not compile, unless `problems` is given to
     collect them (the expression is then left out).
@@ -229,20 +231,24 @@ def compile_template(value: Any, path: str = "", problems: TemplateProblems | No
     if isinstance(value, str):
         if _OPEN not in value or (problems is not None and problems.is_full):
             return Constant(value)
-        return _compile_string(value, path, problems)
+        return _compile_string(value, path, problems, roots)
     if isinstance(value, dict):
-        fields = {key: compile_template(inner, f"{path}/{escape(key)}", problems) for key, inner in value.items()}
+        fields = {
+            key: compile_template(inner, f"{path}/{escape(key)}", problems, roots) for key, inner in value.items()
+        }
         return Constant(value) if all(field.is_constant for field in fields.values()) else Fields(fields)
     if isinstance(value, list | tuple):
-        items = tuple(compile_template(inner, f"{path}/{index}", problems) for index, inner in enumerate(value))
+        items = tuple(compile_template(inner, f"{path}/{index}", problems, roots) for index, inner in enumerate(value))
         return Constant(value) if all(item.is_constant for item in items) else Items(items)
     return Constant(value)
 
 
-def compile_condition(value: Any, path: str = "", problems: TemplateProblems | None = None) -> Template:
+def compile_condition(
+    value: Any, path: str = "", problems: TemplateProblems | None = None, roots: tuple[str, ...] = ROOTS
+) -> Template:
     """A `when` or `for_each`: an expression with or without braces, or literal data (its templates compiled)."""
     if not isinstance(value, str):
-        return compile_template(value, path, problems)
+        return compile_template(value, path, problems, roots)
     if problems is not None and problems.is_full:
         return Constant(value)
     text = value.strip()
@@ -250,8 +256,8 @@ def compile_condition(value: Any, path: str = "", problems: TemplateProblems | N
         if text.startswith(_OPEN):
             parts = split_template(text, path)
             if len(parts) == 1 and not isinstance(parts[0], str):
-                return Value(_compile(parts[0].source, path, problems), path)
-        return Value(_compile(text, path, problems), path)
+                return Value(_compile(parts[0].source, path, problems, roots), path)
+        return Value(_compile(text, path, problems, roots), path)
     except TemplateProblem as problem:
         if problems is None:
             raise
@@ -326,7 +332,7 @@ def _skip_string(text: str, position: int) -> int:
     return position
 
 
-def _compile_string(text: str, path: str, problems: TemplateProblems | None) -> Template:
+def _compile_string(text: str, path: str, problems: TemplateProblems | None, roots: tuple[str, ...]) -> Template:
     compiled: list[str | Expression] = []
     try:
         for part in split_template(text, path):
@@ -334,7 +340,7 @@ def _compile_string(text: str, path: str, problems: TemplateProblems | None) -> 
                 compiled.append(part)
                 continue
             try:
-                compiled.append(_compile(part.source, path, problems))
+                compiled.append(_compile(part.source, path, problems, roots))
             except TemplateProblem as problem:
                 if problems is None:
                     raise
@@ -351,10 +357,10 @@ def _compile_string(text: str, path: str, problems: TemplateProblems | None) -> 
     return Text(tuple(compiled), path)
 
 
-def _compile(source: str, path: str, problems: TemplateProblems | None) -> Expression:
+def _compile(source: str, path: str, problems: TemplateProblems | None, roots: tuple[str, ...]) -> Expression:
     if problems is not None:
         problems.admit(source, path)
     try:
-        return compile_expression(source)
+        return compile_expression(source, roots)
     except ExpressionProblem as problem:
         raise TemplateProblem(problem.message, path, source.strip(), problem) from None

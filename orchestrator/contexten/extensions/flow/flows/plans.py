@@ -48,7 +48,7 @@ class Plans:
         if version is None:
             head = await self._store.row(SQL["flow_head"], (flow_id,))
             if head is None:
-                raise FlowNotFound(f"There is no flow {flow_id!r}.", next="Call list_flows() to see the flows.")
+                raise FlowNotFound(f"There is no flow {flow_id[:200]!r}.", next="Call list_flows() to see the flows.")
             version = int(head[0])
         plan = self.get(flow_id, version)
         if plan is None:

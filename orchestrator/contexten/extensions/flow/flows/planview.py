@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..definition import Plan, TaskNode
-from ..views import PlanView
+from ..definition.plan import STAGE_PREFIX
+from ..views import GraphTask, PlanView
 
 MAX_WAVES = 50
 _EFFECTS = {
@@ -66,6 +67,39 @@ def plan_view(plan: Plan, warnings: list[str] | None = None) -> PlanView:
         tools=list(tools),
         warnings=warnings or [],
     )
+
+
+def graph_view(plan: Plan) -> list[GraphTask]:
+    """The plan as a graph: every task with what it follows, told once. The order of stages counts for the tasks that
+    begin a stage, and is told by the stage before, so that two stages of 500 tasks have 500 entries and not 250,000."""
+    before: dict[str, dict[str, None]] = {name: {} for name in plan.tasks}
+    ends: dict[str, list[str]] = {}
+    for stage in _stages_in_order(plan):
+        gate = [end for name in stage.depends_on for end in ends[name]] + sorted(stage.requires)
+        ends[stage.name] = [f"{STAGE_PREFIX}{stage.name}"] if stage.tasks else gate
+        previous: str | None = None
+        for name in stage.tasks:
+            follows = before[name]
+            if stage.mode == "sequential" and previous is not None:
+                follows[previous] = None
+            elif plan.tasks[name].requires.isdisjoint(stage.tasks):  # those that it follows begin after the gate
+                follows.update(dict.fromkeys(gate))
+            previous = name
+    for failed, names in plan.on_failure.items():
+        for name, previous in zip(names, (failed, *names), strict=False):
+            before[name].update({previous: None} if previous else {})
+    return [
+        GraphTask(
+            task=name,
+            stage=node.stage,
+            type=node.task.type,
+            depends_on=list(
+                before[name] | dict.fromkeys(sorted(node.requires, key=lambda other: plan.tasks[other].index))
+            ),
+            description=node.task.description,
+        )
+        for name, node in plan.tasks.items()
+    ]
 
 
 def critical_path(plan: Plan) -> list[str]:

@@ -1,32 +1,27 @@
-"""Runs: submitting, reading, waiting, controlling, running again."""
+"""Runs: submitting, controlling, running again."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, TypeVar, get_args
-
-import anyio
+from typing import TypeVar, get_args
 
 from ..actor import Actor
 from ..agents.ability import check_agents
 from ..agents.registry import AgentRegistry
-from ..answers.reading import CANCELLING, MAX_PAGE, Answers
-from ..answers.rendering import with_holds
+from ..answers.reading import CANCELLING, Answers
 from ..clock import Clock
 from ..definition import Plan
-from ..engines import AGENT, NATIVE, Engines
-from ..errors import IllegalMove, InvalidArguments, StoreBusy, TaskNotFound
+from ..engines import Engines
+from ..errors import InvalidArguments, StoreBusy
 from ..execution.conductor import Conductor
 from ..flows.plans import Plans
 from ..flows.saving import Flows, SavedFlow
 from ..live.watching import Watchers
 from ..scheduling.estimates import Estimates
-from ..scheduling.forecast import Forecast
 from ..scheduling.in_force import Scheduling
 from ..settings import FlowSettings
 from ..states import RunState
@@ -35,7 +30,8 @@ from ..store.database import settle_future
 from ..store.requests import request
 from ..store.sql import SQL
 from ..store.submissions import submit
-from ..views import Action, ControlResult, Detail, RunView, TaskView
+from ..views import Action, ControlResult, RunView
+from .reading import RunReader
 from .reruns import RERUNS, check_rerun, new_rerun
 from .submission import RunRequest, check_timeout, new_run
 
@@ -43,7 +39,6 @@ T = TypeVar("T")
 
 ACTIONS = get_args(Action)
 MAX_STALE = 5  # times that a run is made anew since what it was made from changed before it was recorded
-PROGRESS_S = 0.2  # between reports of progress to one caller
 
 
 class Runs:
@@ -60,7 +55,7 @@ class Runs:
         engines: Engines,
         scheduling: Scheduling,
         estimates: Estimates,
-        forecast: Forecast,
+        reader: RunReader,
         settings: FlowSettings,
         clock: Clock,
         watchers: Watchers,
@@ -73,7 +68,7 @@ class Runs:
         self._engines = engines
         self._scheduling = scheduling
         self._estimates = estimates
-        self._forecast = forecast
+        self._reader = reader
         self._settings = settings
         self._clock = clock
         self._watchers = watchers
@@ -102,7 +97,7 @@ class Runs:
         with self._watchers.watch(run.run_id, end_only=True) as watch:
             submitted = await self._submit(run, plan)
             if submitted.is_existing:
-                await self.wait(submitted.run_id)
+                await self._reader.wait(submitted.run_id)
             execution = self.conductor.executions.get(submitted.run_id) if self.conductor is not None else None
             while not self._watchers.are_closed and not (submitted.is_existing or watch.has_ended):
                 await watch.wait()
@@ -111,7 +106,7 @@ class Runs:
             return self._answers.ended_run_view(
                 run, end, place, started_at=execution.claimed.started_at, completed=execution.tasks.completed
             )
-        view = await self.get(submitted.run_id, detail="output")
+        view = await self._reader.get(submitted.run_id, detail="output")
         return view.model_copy(update={"existing": True}) if submitted.is_existing else view
 
     async def _prepare(self, request: RunRequest, actor: Actor) -> tuple[NewRun, Plan]:
@@ -172,133 +167,6 @@ class Runs:
             return self._answers.new_run_view(run, submitted)
         view = self._answers.run_view(await self._answers.row(submitted.run_id))
         return view.model_copy(update={"existing": True})
-
-    # Reading and waiting
-    async def get(
-        self,
-        run_id: str,
-        *,
-        detail: Detail = "summary",
-        since: str | None = None,
-        task: str | None = None,
-        limit: int = MAX_PAGE,
-    ) -> RunView:
-        """Raises RunNotFound, TaskNotFound. `since` keeps only tasks and events that changed after that cursor."""
-        after, reset = await self._answers.place(since, run_id)
-        row = await self._answers.row(run_id)
-        plan, _ = await self._plans.plan_of(row["flow_id"], row["version"])
-        if task is not None and task not in plan.tasks:
-            raise TaskNotFound(
-                f"The run {run_id} has no task {task!r}; it has {', '.join(list(plan.tasks)[:20])}.",
-                next=f"Call get_flow_status(run_id={run_id!r}, detail='tasks').",
-            )
-        more: dict[str, Any] = {"reset": True if reset else None}
-        tasks: list[TaskView] = []
-        if row["framework"] != NATIVE or any(node.task.type == AGENT for node in plan.tasks.values()):
-            more["usage"] = await self._answers.usage(run_id)
-        if row["state"] == RunState.PAUSED:
-            more["root_run_id"] = await self._answers.root_run_id(row)
-        if row["framework"].startswith("prefect"):
-            more["monitor_url"] = await self._answers.monitor_url(run_id)
-        if row["blocked"] is not None:
-            more["dependencies"] = await self._answers.dependencies(run_id)
-        if detail == "tasks" or not RunState(row["state"]).is_terminal:
-            tasks, active = await self._answers.tasks(run_id, plan, after if detail == "tasks" else 0)
-            more["active"] = active or None
-            if self.conductor is not None:
-                tasks = with_holds(tasks, self.conductor.holds(run_id), plan)
-        if detail == "tasks":
-            more["tasks"] = [view for view in tasks if task is None or view.name == task]
-        elif detail == "events":
-            events = await self._answers.events(run_id, after, limit + 1)
-            row = await self._answers.row(run_id)  # as in `_changed`
-            more["more_events"] = True if len(events) > limit else None
-            more["events"] = [event for event in events[:limit] if task is None or event.task == task]
-            more["cursor"] = events[:limit][-1].cursor if events else self._answers.cursor(after)
-        elif detail == "output":
-            more["output"] = await self._output(row, run_id, task, plan)
-        elif detail == "definition":
-            more["definition"] = plan.definition.as_dict()
-            more["inputs"] = json.loads(row["inputs"])
-        is_dated = row["state"] == RunState.SCHEDULED and row["deadline"] is not None
-        start = await self._forecast.expected_start(run_id) if is_dated else None
-        view = self._answers.run_view(row, start=start)
-        return view.model_copy(update={key: value for key, value in more.items() if value is not None})
-
-    async def _output(self, row: sqlite3.Row, run_id: str, task: str | None, plan: Plan) -> Any:
-        if task is not None:
-            return json.loads(await self._answers.output(run_id, task, plan))
-        return json.loads(row["whole_output"]) if row["whole_output"] is not None else None
-
-    async def wait(
-        self,
-        run_id: str,
-        *,
-        timeout_s: float | None = None,
-        until: Literal["end", "change"] = "end",
-        since: str | None = None,
-        on_progress: Callable[[RunView], Awaitable[None]] | None = None,
-    ) -> RunView:
-        """Wait for the run's end (or for any change after `since`), at most `timeout_s`; then what changed, as
-        `events`.
-        The end of waiting is never the end of the run. `on_progress` is called after changes, at most 5 times a second.
-
-        Raises RunNotFound, InvalidArguments.
-        """
-        after, reset = await self._answers.place(since, run_id)
-        row = await self._answers.row(run_id)
-        if since is None or reset:
-            after = int(row["cursor"])
-        waited = partial(self._is_waited_for, until=until, after=-1 if reset else after)  # a snapshot is news at once
-        known = int(row["cursor"])  # what the caller knows, or has been told
-        end_only = until == "end" and on_progress is None
-        with self._watchers.watch(run_id, end_only=end_only) as watch, anyio.move_on_after(timeout_s):
-            row = await self._answers.row(run_id)  # after the watch began: no change is missed between
-            while not waited(row):
-                if not self._watchers.are_closed and (on_progress is None or int(row["cursor"]) == known):
-                    await watch.wait()
-                if self._watchers.are_closed:
-                    break
-                row = await self._answers.row(run_id)
-                if on_progress is not None and int(row["cursor"]) != known:
-                    known = int(row["cursor"])
-                    await on_progress(self._answers.run_view(row))
-                    if not waited(row):
-                        await anyio.sleep(PROGRESS_S)
-        return await self._changed(run_id, after, reset=reset)
-
-    @staticmethod
-    def _is_waited_for(row: sqlite3.Row, until: str, after: int) -> bool:
-        state = RunState(row["state"])
-        if state.is_terminal or (until == "end" and state is RunState.PAUSED):  # then a person is needed
-            return True
-        return until == "change" and int(row["cursor"]) > after
-
-    async def _changed(self, run_id: str, after: int, *, reset: bool) -> RunView:
-        events = await self._answers.events(run_id, after, MAX_PAGE + 1)
-        view = await self.get(run_id)  # after the events: a state may be ahead of the cursor, never behind it
-        update: dict[str, Any] = {"events": events[:MAX_PAGE], "reset": True if reset else None}
-        if len(events) > MAX_PAGE:
-            update["more_events"] = True
-        update["cursor"] = events[:MAX_PAGE][-1].cursor if events else self._answers.cursor(after)
-        return view.model_copy(update=update)
-
-    async def task_output(self, run_id: str, task: str) -> str:
-        """A completed task's output as JSON text, whole. Raises RunNotFound, TaskNotFound, IllegalMove (no output
-        yet)."""
-        row = await self._answers.row(run_id)
-        plan, _ = await self._plans.plan_of(row["flow_id"], row["version"])
-        return await self._answers.output(run_id, task, plan)
-
-    async def run_output(self, run_id: str) -> str:
-        """A completed run's output as JSON text, whole. Raises RunNotFound, IllegalMove (no output yet)."""
-        row = await self._answers.row(run_id)
-        if row["whole_output"] is None:
-            raise IllegalMove(
-                f"The run {run_id} is {row['state']} and has no output.",
-                next=f"Call wait_for_flow(run_id={run_id!r}) or explain_flow(run_id={run_id!r}).",
-            )
-        return str(row["whole_output"])
 
     # Controlling
     async def control(

@@ -19,6 +19,7 @@ from ..store import NewRun, StoredText, TaskRow
 from ..store.records import UPSTREAM
 from ..store.requests import next_run
 from ..strategies import QueuedRun
+from ..trace_context import current_trace
 from ..views import TaskView
 
 RERUNS = ("retry", "rerun_from")
@@ -143,4 +144,5 @@ def new_rerun(
         actor=actor,
         estimate_s=estimate_s,
         demands=json.dumps(demands, sort_keys=True) if demands else None,
+        trace=current_trace(),
     )

@@ -24,9 +24,12 @@ from ..scheduling.priorities import parse_priority
 from ..settings import FlowSettings
 from ..store import NewRun
 from ..strategies import QueuedRun
+from ..trace_context import current_trace
 
 MAX_KEY_CHARS = 200
 MAX_DEPENDENCIES = 100
+DELIVERY_KEY = "delivery:"
+"""How the idempotency keys of runs begin that triggers start; nobody else may use one."""
 
 
 class RunRequest(TypedDict, total=False):
@@ -78,6 +81,12 @@ def new_run(
             f"idempotency_key must have 1 to {MAX_KEY_CHARS} characters.",
             issues=[Issue(path="/idempotency_key", code="out_of_range", message=f"1 to {MAX_KEY_CHARS} characters")],
         )
+    if idempotency_key is not None and idempotency_key.startswith(DELIVERY_KEY) and actor.transport != "trigger":
+        raise InvalidArguments(
+            f"idempotency_key must not begin with {DELIVERY_KEY!r}: the runs that triggers start have such keys.",
+            next="Choose another key.",
+            issues=[Issue(path="/idempotency_key", code="invalid_value", message=f"begins with {DELIVERY_KEY!r}")],
+        )
     text = encode_inputs(flow.plan, request.get("inputs"), settings)
     check_agents(flow.plan, staff, registry)
     now = clock.timestamp()
@@ -117,6 +126,7 @@ def new_run(
         demands=json.dumps(demands, sort_keys=True) if demands else None,
         dependencies=dependencies,
         on_dependency_failure=on_failure,
+        trace=current_trace(),
     )
 
 

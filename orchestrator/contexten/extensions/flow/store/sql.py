@@ -1,4 +1,4 @@
-"""The statements of queries.sql, by name."""
+"""The statements of this folder's .sql files, by name."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ _HEADER = re.compile(r"^-- name: (\w+).*$", re.MULTILINE)
 
 
 def _load() -> MappingProxyType[str, str]:
-    parts = _HEADER.split((files(__package__) / "queries.sql").read_text(encoding="utf-8"))
-    return MappingProxyType({name: body.strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)})
+    statements: dict[str, str] = {}
+    for file in files(__package__).iterdir():
+        if file.name.endswith(".sql"):
+            parts = _HEADER.split(file.read_text(encoding="utf-8"))
+            named = dict(zip(parts[1::2], map(str.strip, parts[2::2]), strict=True))
+            if twice := statements.keys() & named.keys():
+                raise ValueError(f"two statements are named {', '.join(sorted(twice))}")
+            statements |= named
+    return MappingProxyType(statements)
 
 
 SQL = _load()
