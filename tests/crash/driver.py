@@ -23,10 +23,12 @@ from typing import Any, NoReturn
 
 import anyio
 
+from contexten.extensions.flow.actor import PYTHON
 from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
 from contexten.extensions.flow.errors import IllegalMove, StoreBusy
 from contexten.extensions.flow.service import FlowService
 from contexten.extensions.flow.settings import FlowSettings
+from contexten.extensions.flow.triggers.model import Trigger, TriggerEvent, TriggerKind
 
 PATIENCE_S = 30.0  # a life that takes longer has lost a wake-up
 ENDED = ("completed", "failed", "cancelled")
@@ -196,6 +198,49 @@ class Life:
     async def execute(self, flow_id: str, key: str | None = None) -> None:
         run = await self.service.execute_flow(flow_id=flow_id, idempotency_key=key)
         say(run=run.run_id, flow=flow_id)
+
+    async def trigger(self, flow_id: str, kind: str = "webhook", config: dict[str, Any] | None = None) -> None:
+        """A trigger of that flow, by the same name."""
+        await self.service.triggers.create(flow_id=flow_id, kind=kind, config=config, trigger_id=flow_id, actor=PYTHON)
+
+    async def be_late(self, trigger_id: str, seconds: float) -> None:
+        """Let a schedule that has not fired yet be late by so much, as if no server had run."""
+        triggers, at = self.service.triggers, time.time()
+        if not (await triggers.deliveries(trigger_id, limit=1)).deliveries:
+            late = "UPDATE triggers SET next_at = ? WHERE trigger_id = ? AND next_at > ?"
+            await self.service._store.write(lambda tx: tx.execute(late, (at - seconds, trigger_id, at)).rowcount)
+            await triggers.update(trigger_id, enabled=True, actor=PYTHON)  # which wakes who fires it
+
+    async def fired(self, trigger_id: str, times: int) -> None:
+        """Until a schedule has fired so often."""
+        news = anyio.Event()
+        stop = self.service.subscribe(lambda _: news.set())
+        while len((await self.service.triggers.deliveries(trigger_id)).deliveries) < times:
+            await news.wait()
+            news = anyio.Event()
+        stop()
+
+    async def deliver(self, trigger_id: str, *event_ids: str) -> None:
+        """Deliver events, all at once."""
+        view = await self.service.triggers.get(trigger_id)
+        trigger = Trigger(trigger_id=trigger_id, name=view.name, kind=TriggerKind(view.kind), config=view.config)
+        async with anyio.create_task_group() as group:
+            for event_id in event_ids:
+                group.start_soon(self._deliver, trigger, event_id)
+
+    async def _deliver(self, trigger: Trigger, event_id: str) -> None:
+        event = TriggerEvent(kind=trigger.kind, type="test", id=event_id, payload=None, received_at="")
+        await self.service.triggers.deliver(trigger, event)
+        say(delivered=event_id)
+
+    async def delivered(self) -> None:
+        """Until something has become of every delivery."""
+        news = anyio.Event()
+        stop = self.service.subscribe(lambda _: news.set())
+        while (await self.service.triggers.deliveries(state="accepted", limit=1)).deliveries:
+            await news.wait()
+            news = anyio.Event()
+        stop()
 
     async def control(self, flow_id: str, action: str) -> None:
         with suppress(IllegalMove):

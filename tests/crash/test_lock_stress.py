@@ -1,4 +1,4 @@
-"""Several processes write into one database and checkpoint it, at once and all the time.
+"""Several processes write into one database and checkpoint it, at once and all the time, while another copies it.
 
 `CONTEXTEN_CHAOS=full` (`make chaos`) takes minutes for it, and then counts and prints what the load damages without
 the lock between the processes, on this SQLite and on a current one (`pip install apsw`). That is no assertion: the race
@@ -12,12 +12,15 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from contexten.extensions.flow.store.backup import backup
 
 from .scribe import Job
 
@@ -45,12 +48,26 @@ def stress(folder: Path, mode: str, seconds: float) -> list[str]:
         command = [sys.executable, "-m", "tests.crash.scribe", json.dumps(asdict(job))]
         root = Path(__file__).parents[2]
         scribes[name] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=root)
+    if mode == "store":
+        backups = keep_backing_up(database, lambda: all(scribe.poll() is None for scribe in scribes.values()))
+        sys.stdout.write(f"\n{backups} sound backups meanwhile\n")
+        assert backups
     for name, scribe in scribes.items():
         _, told = scribe.communicate(timeout=seconds + 60)
         if scribe.returncode:
             assert "store_corrupt" in told, told
             problems.append(f"{name} was told: {told.strip().splitlines()[-1]}")
     return problems + check(database, {name: acknowledged(folder / name) for name in SCRIBES})
+
+
+def keep_backing_up(database: Path, goes_on: Callable[[], bool]) -> int:
+    """Copy the database as others write to it and checkpoint it; answers how many copies were made and found sound."""
+    done = 0
+    while goes_on():
+        if database.with_name("one").exists():  # the first acknowledged change: the database is there
+            backup(database, database.with_name("copy.sqlite3"), overwrite=True)
+            done += 1
+    return done
 
 
 def acknowledged(ledger: Path) -> set[int]:

@@ -1,4 +1,4 @@
-"""States of runs and tasks, and the one table of legal moves."""
+"""States of runs, tasks and deliveries, and the one table of legal moves."""
 
 from __future__ import annotations
 
@@ -53,6 +53,19 @@ class TaskState(StrEnum):
     def is_terminal(self) -> bool:
         """Whether the state is final."""
         return self in TERMINAL_TASK_STATES
+
+
+class DeliveryState(StrEnum):
+    """Where a delivery stands."""
+
+    ACCEPTED = "accepted"
+    """Recorded; nothing was done about it yet. A server takes it, also after a crash."""
+    STARTED = "started"
+    """Its run is recorded. Terminal."""
+    FILTERED = "filtered"
+    """The trigger's filter, or its policy about overlaps, said no. Terminal."""
+    FAILED = "failed"
+    """No run could be started; the error says why. Terminal, but for a redelivery."""
 
 
 TERMINAL_RUN_STATES = frozenset({RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED})

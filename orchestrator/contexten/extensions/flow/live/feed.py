@@ -6,7 +6,7 @@ What this process writes is told at its commit, also while older entries of othe
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from ..answers.reading import Answers
 from ..clock import Clock
@@ -14,12 +14,13 @@ from ..errors import FlowError
 from ..execution.conductor import Conductor
 from ..store import Committed, Event, Store
 from ..store.sql import SQL
-from .watching import Watchers, changes_of
+from .watching import Change, Watchers, changes_of
 
 logger = logging.getLogger(__name__)
 
 FOLLOW_S = 0.15  # between looks at what other processes wrote
 PAGE = 1000  # entries of one look
+MAX_MISSED = 5000  # entries that are read for who comes back
 
 
 class Feed:
@@ -43,7 +44,7 @@ class Feed:
         self._on_foreign = on_foreign
         self.conductor: Conductor | None = None
         """Hears of every entry, where this process drives."""
-        self._seen = 0
+        self.seen = 0
         """The place in the journal up to which everything was announced."""
         self._own: list[tuple[int, int]] = []
         """Entries after it that this process wrote, and announced."""
@@ -51,23 +52,51 @@ class Feed:
         """What this process committed while others' entries, read before, are about to be announced."""
         self._is_due = False
         """Whether `on_foreign` raised and must be called again."""
+        self._listeners: dict[object, Callable[[Sequence[Event]], None]] = {}
+        """Who hears of each commit of this process."""
+
+    def listen(self, listener: Callable[[Sequence[Event]], None]) -> Callable[[], None]:
+        """Call `listener` with the entries of each commit of this process, once and in order, before those go on who
+        wait for it; answers how to stop."""
+        token = object()
+        self._listeners[token] = listener
+
+        def stop() -> None:
+            self._listeners.pop(token, None)
+
+        return stop
 
     async def begin(self) -> None:
         """What is in the journal now is not news."""
         last = await self._store.row(SQL["last_event"])
-        self._seen = int(last[0]) if last else 0
+        self.seen = int(last[0]) if last else 0
+
+    async def changes(self, since: str) -> list[Change] | None:
+        """What changed after a place, gathered by run and flow; None where entries after it were pruned, it is of
+        another database, or too much changed to tell."""
+        after, reset = await self._answers.place(since)
+        rows = [] if reset else await self._store.rows(SQL["read_changes"], (after, MAX_MISSED + 1))
+        return None if reset or len(rows) > MAX_MISSED else changes_of(rows, self._answers.cursor)
 
     def committed(self, committed: Committed) -> None:
         """This process committed a group."""
+        for listener in list(self._listeners.values()):
+            try:
+                listener(committed.events)
+            except Exception:
+                logger.exception("a listener raised")
         if self._held is not None:
             self._held.append(committed)
-            return
-        events = [event for event in committed.events if event.seq > self._seen]  # `look` may have read them before
+        else:
+            self._tell(committed)
+
+    def _tell(self, committed: Committed) -> None:
+        events = [event for event in committed.events if event.seq > self.seen]  # `look` may have read them before
         if not events:
             return
         first, last = events[0].seq, events[-1].seq
-        if first == self._seen + 1:
-            self._seen = last
+        if first == self.seen + 1:
+            self.seen = last
         else:  # another process wrote between: `look` reads that, and passes over ours
             self._own.append((first, last))
         self._announce(events)
@@ -87,13 +116,13 @@ class Feed:
         if self._is_due:
             await self._heed([])
         last = await self._store.row(SQL["last_event"])
-        if last is None or int(last[0]) <= self._seen:
+        if last is None or int(last[0]) <= self.seen:
             return
         is_full = True
         while is_full:
-            rows = await self._store.rows(SQL["read_events"], (self._seen, PAGE))
+            rows = await self._store.rows(SQL["read_events"], (self.seen, PAGE))
             is_full = len(rows) == PAGE
-            await self._hear([Event(*row) for row in rows if row["seq"] > self._seen])
+            await self._hear([Event(*row) for row in rows if row["seq"] > self.seen])
 
     async def _hear(self, events: list[Event]) -> None:
         if not events:
@@ -104,11 +133,11 @@ class Feed:
             await self._heed(foreign)
         finally:
             self._announce(foreign)
-            self._seen = events[-1].seq
-            self._own = [pair for pair in self._own if pair[1] > self._seen]
+            self.seen = events[-1].seq
+            self._own = [pair for pair in self._own if pair[1] > self.seen]
             held, self._held = self._held, None
             for committed in held:
-                self.committed(committed)
+                self._tell(committed)
 
     async def _heed(self, foreign: list[Event]) -> None:
         try:

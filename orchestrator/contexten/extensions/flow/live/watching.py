@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 
 from ..states import TERMINAL_RUN_STATES, RunState
-from ..store import Event
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +30,19 @@ class Change:
     cursor: str
 
 
-def changes_of(events: Sequence[Event], cursor: Callable[[int], str]) -> list[Change]:
-    """The events of one commit, gathered by run and flow."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Following:
+    """A listener's view of the journal, from the moment from which it is told of changes."""
+
+    missed: list[Change] | None
+    """What changed between the place that was named and that moment; None where it cannot be told any more."""
+    place: Callable[[], str]
+    """The cursor up to which every change has been announced by now."""
+    stop: Callable[[], None]
+
+
+def changes_of(events: Iterable[Iterable[Any]], cursor: Callable[[int], str]) -> list[Change]:
+    """The events of one commit, gathered by run and flow: of each its place, run, flow, type, and what may follow."""
     gathered: dict[tuple[str | None, str | None], tuple[list[str], list[str], int]] = {}
     for seq, run_id, flow_id, name, *_ in events:
         types, states, _ = gathered.get((run_id, flow_id)) or ([], [], 0)

@@ -39,6 +39,14 @@ class RateLimit:
         """Between two tokens."""
         return self.interval_s / self.requests
 
+    def next_token_at(self, full_at: float) -> float:
+        """When a bucket that will be full again at that time has a token."""
+        return full_at - (self.requests - 1) * self.spacing_s
+
+    def full_after(self, full_at: float, now: float) -> float:
+        """When that bucket will be full again, once a token is taken now."""
+        return max(full_at, now) + self.spacing_s
+
     def __str__(self) -> str:
         return f"{self.requests}/{self.interval_s:g}s"
 
@@ -62,7 +70,7 @@ class RateLimits:
             limit = self.limits.get(tool)
             if limit is None:
                 continue
-            at = self._full_at[tool] - (limit.requests - 1) * limit.spacing_s
+            at = limit.next_token_at(self._full_at[tool])
             if at > now + _SLACK_S and (late is None or at > late[1]):
                 late = tool, at
         return late
@@ -72,4 +80,4 @@ class RateLimits:
         for tool in dict.fromkeys(tools):
             limit = self.limits.get(tool)
             if limit is not None:
-                self._full_at[tool] = max(self._full_at[tool], now) + limit.spacing_s
+                self._full_at[tool] = limit.full_after(self._full_at[tool], now)

@@ -1,0 +1,158 @@
+"""From deliveries to runs: whatever was accepted starts its run exactly once, in order, within its trigger's limits.
+
+One server at a time starts the deliveries of a trigger; where that server dies another goes on. A run is submitted
+under its delivery's own idempotency key, so that a crash between its submission and the record of it doubles nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from functools import partial
+
+from ..clock import Clock
+from ..errors import Closing, FlowError
+from ..live.bell import Bell
+from ..live.watching import Change, Watchers
+from ..states import TERMINAL_RUN_STATES
+from ..store import Store, Transaction
+from ..store.sql import SQL
+from ..store.triggers import BATCH, Settled, Waiting, leave, next_deliveries, settle, take
+from .treatment import AT_ONCE, RETRY_S, Held, Treatment, config_of
+
+logger = logging.getLogger(__name__)
+
+_DELIVERIES = frozenset({"trigger.delivered", "trigger.redelivered", "trigger.released"})
+_CHANGES = frozenset({"trigger.updated", "trigger.deleted"})
+_SERVERS = frozenset({"server.started", "server.lost", "server.stopped"})
+_TAKES = _DELIVERIES | _CHANGES | _SERVERS
+
+
+class Processing:
+    """Starts the deliveries of triggers. It costs next to nothing while there are none. Used on the event loop only."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        watchers: Watchers,
+        clock: Clock,
+        treatment: Treatment,
+        server_id: Callable[[], str],
+        handlers: Collection[str],
+    ) -> None:
+        """`server_id` answers under which id this process drives runs; `handlers`, the names of the functions that are
+        here, grows."""
+        self._store = store
+        self._watchers = watchers
+        self._clock = clock
+        self._treatment = treatment
+        self._server_id = server_id
+        self._handlers = handlers
+        self._news = Bell(clock)
+        self._bells: dict[Bell, str | None] = {}
+        """Of the triggers whose deliveries are started here, with the flow whose ends matter to each (None: any)."""
+
+    def look(self) -> None:
+        """Look for deliveries that nobody starts."""
+        self._news.ring()
+
+    async def run(self) -> None:
+        """Start what waits and what comes, until cancelled."""
+        stop = self._watchers.subscribe(self._heard)
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    try:
+                        await self._take(group)
+                    except FlowError as error:
+                        logger.warning("deliveries could not be read and will be looked at again: %s", error)
+                        await self._clock.sleep(RETRY_S)
+                        continue
+                    except Exception:  # a defect must not end what works
+                        logger.exception("deliveries could not be read and will be looked at again")
+                        await self._clock.sleep(RETRY_S)
+                        continue
+                    await self._news.wait()
+        finally:
+            stop()
+
+    def _heard(self, change: Change) -> None:
+        if self._bells and (change.state in TERMINAL_RUN_STATES or not _CHANGES.isdisjoint(change.types)):
+            for bell, flow_id in self._bells.items():
+                if flow_id is None or flow_id == change.flow_id:
+                    bell.ring()
+        if not _TAKES.isdisjoint(change.types):
+            self._news.ring()
+
+    async def _take(self, group: asyncio.TaskGroup) -> None:
+        handlers = sorted(self._handlers)
+        while await self._store.row(SQL["free_triggers"], (json.dumps(handlers), 1)) is not None:
+            server_id = self._server_id()
+            taken = await self._store.write(partial(take, server_id=server_id, handlers=handlers))
+            for trigger_id, flow_id in taken:
+                group.create_task(self._work(trigger_id, flow_id, server_id), name=f"trigger {trigger_id}")
+            if len(taken) < BATCH:
+                return
+
+    # One trigger
+    async def _work(self, trigger_id: str, flow_id: str | None, server_id: str) -> None:
+        """Start a trigger's deliveries, in order, until none waits or the trigger is another server's."""
+        self._bells[bell := Bell(self._clock)] = flow_id
+        unsure = AT_ONCE  # how many whoever had the trigger before may have started, and died before it was recorded
+        try:
+            waiting = await self._recorded(trigger_id, server_id)
+            while waiting is not None:
+                batch = waiting.delivery_ids if _is_free(waiting) else waiting.delivery_ids[:1]
+                outcome = partial(self._treatment.outcome, waiting, may_be_started=unsure > 0)
+                outcomes = await asyncio.gather(*map(outcome, batch))
+                settled = [one for one in outcomes if isinstance(one, Settled)]
+                held = next((one for one in outcomes if isinstance(one, Held)), None)
+                if not settled and held is None:  # others have the function that this process has no more
+                    with suppress(FlowError):  # the store is closed, and the trigger is free with that
+                        at = self._clock.timestamp()
+                        await self._store.write(partial(leave, trigger_id=trigger_id, server_id=server_id, at=at))
+                    return
+                unsure = max(0, unsure - len(settled))
+                if settled:
+                    waiting = await self._recorded(trigger_id, server_id, settled)
+                if held is not None and waiting is not None:
+                    await bell.wait(held.seconds)
+                    waiting = await self._recorded(trigger_id, server_id)
+        except Exception:  # a defect must not end what works
+            logger.exception("the deliveries of the trigger %s are not started until another server is", trigger_id)
+        finally:
+            self._bells.pop(bell, None)
+
+    async def _recorded(self, trigger_id: str, server_id: str, settled: Sequence[Settled] = ()) -> Waiting | None:
+        """Record what became of deliveries, again until it is recorded, and answer what is next. Nothing is where the
+        store is closed."""
+        while True:
+            at = self._clock.timestamp()
+            try:
+                return await self._store.write(
+                    partial(_record, settled=settled, trigger_id=trigger_id, server_id=server_id, at=at)
+                )
+            except Closing:
+                return None
+            except FlowError as error:
+                logger.warning("a delivery could not be recorded and will be tried again: %s", error)
+                await self._clock.sleep(RETRY_S)
+
+
+def _is_free(waiting: Waiting) -> bool:
+    """Whether the trigger's deliveries may start without a look at what became of those before."""
+    try:
+        config = config_of(waiting)
+    except FlowError:  # each of them will fail for that
+        return False
+    return waiting.handler is None and config.rate is None and not config.is_bounded
+
+
+def _record(tx: Transaction, settled: Sequence[Settled], trigger_id: str, server_id: str, at: float) -> Waiting | None:
+    for one in settled:
+        settle(tx, one, server_id)
+    return next_deliveries(tx, trigger_id, server_id, limit=AT_ONCE, at=at)
