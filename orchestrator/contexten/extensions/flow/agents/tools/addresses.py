@@ -86,6 +86,16 @@ def is_private_literal(host: str) -> bool:
     return any(name == local or name.endswith(f".{local}") for local in _LOCAL_NAMES)
 
 
+def is_link_local(host: str) -> bool:
+    """Whether `host`, as it stands, is a link-local address: clouds hand out a machine's credentials there."""
+    address = literal_address(host)
+    if address is None:
+        return False
+    ip = ip_address(address.partition("%")[0])
+    mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
+    return (mapped or ip).is_link_local
+
+
 class HostAllowance:
     """The private hosts that the settings allow: `host` (any port) or `host:port`, IPv6 in brackets where a port
     follows. A URL's host is compared with them as it stands in the URL."""

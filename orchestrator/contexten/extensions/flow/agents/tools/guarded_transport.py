@@ -20,7 +20,7 @@ import httpx
 from typing_extensions import override
 
 from ...errors import AttemptError
-from .addresses import HostAllowance, is_public, literal_address
+from .addresses import HostAllowance, is_link_local, is_public, literal_address
 from .daemon_thread import call_in_daemon_thread
 
 Resolver = Callable[[str, int], Awaitable[list[str]]]
@@ -83,7 +83,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         if not self._allowance.allows(host, port):
             for address in addresses:
                 if not is_public(address):
-                    raise refused(host, port)
+                    raise refused(host, port, address)
         return addresses
 
     @override
@@ -96,12 +96,13 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         await anyio.sleep(seconds)
 
 
-def refused(host: str, port: int) -> AttemptError:
+def refused(host: str, port: int, address: str) -> AttemptError:
     """The refusal of a host whose address is not public."""
     shown = f"[{host}]" if ":" in host else host
+    advice = f" If flows may reach it, add {shown}:{port} to allow_hosts in the settings (CONTEXTEN_FLOW_ALLOW_HOSTS)."
     return AttemptError(
-        f"{shown} is, or resolves to, an address that is not public (private, loopback, link-local or reserved). "
-        f"If flows may reach it, add {shown}:{port} to allow_hosts in the settings (CONTEXTEN_FLOW_ALLOW_HOSTS).",
+        f"{shown} is, or resolves to, an address that is not public (private, loopback, link-local or reserved)."
+        + ("" if is_link_local(address) else advice),
         kind="invalid",
     )
 

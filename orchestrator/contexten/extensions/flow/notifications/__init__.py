@@ -1,0 +1,1 @@
+"""Telling others of runs: signed webhooks, messages of Slack, and answers to its commands."""
