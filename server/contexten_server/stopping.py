@@ -29,6 +29,8 @@ class Stop:
         """`grace_s` is what attempts under way get; the watchdog is started when the end is asked for."""
         self._watchdog = watchdog
         self.event = anyio.Event()
+        self.service_closed = anyio.Event()
+        """The process has given its runs up. A transport that goes on after `event` ends with this."""
         self._limit_s = grace_s + _FAREWELL_S
         self._deadline: float | None = None
 

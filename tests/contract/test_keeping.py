@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from contexten.extensions.flow import housekeeping
+from contexten.extensions.flow.actor import PYTHON
 from contexten.extensions.flow.errors import InvalidArguments, RunNotFound
 from contexten.extensions.flow.service import FlowService
 from contexten.extensions.flow.settings import FlowSettings
@@ -18,6 +19,7 @@ from contexten.extensions.flow.states import RunState, TaskState
 from contexten.extensions.flow.store import StoredText
 from contexten.extensions.flow.store.cursors import decode, encode
 from contexten.extensions.flow.store.retention import prune, prune_entries, prune_flows
+from contexten.extensions.flow.store.triggers import prune_deliveries
 from contexten.extensions.flow.store.verify import verify
 
 from .conftest import Hand, sub_flow_of, task_move
@@ -280,6 +282,21 @@ async def test_entries_of_no_run_are_pruned_by_age_and_number(service: FlowServi
     assert await store.write(lambda tx: prune_entries(tx, made_before=FAR, keep=100)) == 2
     assert await service.events(run.run_id) == own
     assert len(await service.events()) == len(own)
+
+
+async def test_deliveries_beyond_the_number_that_is_kept_are_pruned_but_none_that_waits(database: Path) -> None:
+    async with FlowService(FlowSettings(database=database), agents=[Loud()], drive=False) as service:
+        await service.create_flow(flow_id="f", workflow_def=SMALL)
+        await service.triggers.create(kind="webhook", flow_id="f", trigger_id="hook", actor=PYTHON)
+        for _ in range(5):
+            await service.triggers.test("hook", payload={}, start=True, actor=PYTHON)
+        store = service._store
+        done = "UPDATE deliveries SET state = 'filtered', ended_at = 9.0 WHERE seq != 1"
+        await store.write(lambda tx: tx.execute(done).rowcount)
+        assert await store.write(lambda tx: prune_deliveries(tx, ended_before=0.0, keep=3)) == 1
+        assert await store.write(lambda tx: prune_deliveries(tx, ended_before=0.0, keep=3)) == 0
+        assert [row[0] for row in await store.rows("SELECT seq FROM deliveries")] == [1, 3, 4, 5]
+        assert await store.write(lambda tx: prune_deliveries(tx, ended_before=10.0, keep=3)) == 3
 
 
 # Cursors

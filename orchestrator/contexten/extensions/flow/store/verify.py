@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass, field
+from heapq import merge
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
-from ..states import RUN_MOVES, TASK_MOVES, RunState, TaskState
+from ..errors import StoreCorrupt
+from ..states import RUN_MOVES, TASK_MOVES, DeliveryState, RunState, TaskState
+from .database import not_readable, schema_level
 from .reading import connect
 from .records import TaskRow
 from .sql import SQL
@@ -14,6 +20,9 @@ from .sql import SQL
 MAX_PROBLEMS = 100
 _RUN_STATES = frozenset(RunState)
 _TASK_STATES = frozenset(TaskState)
+_DELIVERY_STATES = {
+    f"trigger.{state}": state for state in (DeliveryState.STARTED, DeliveryState.FILTERED, DeliveryState.FAILED)
+}
 _TAKE_OVERS = frozenset({"run.lease_taken", "run.released"})
 
 
@@ -33,71 +42,126 @@ class Verification:
 
 
 def verify(path: Path) -> Verification:
-    """Check the database at `path` through a connection of its own. Raises sqlite3.Error where it cannot be read."""
-    found = Verification()
-    connection = connect(path)
+    """Check the database at `path` through a connection of its own, which changes nothing and makes no server of
+    anybody. Raises StoreError where it cannot be read."""
     try:
-        connection.execute("BEGIN")  # one state of the database for all queries
-        checks = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
-        if checks != ["ok"]:
-            found.integrity = checks[0]
-            for check in checks:
-                found.add(f"integrity: {check}")
-        for row in connection.execute("PRAGMA foreign_key_check"):
-            found.add(f"a row of {row[0]} refers to a missing row of {row[2]}")
-        _compare(connection, found)
-    finally:
-        connection.close()
+        with closing(connect(path)) as connection:
+            return _verify(connection)
+    except sqlite3.Error as error:
+        raise not_readable(error) from error
+
+
+def _verify(connection: sqlite3.Connection) -> Verification:
+    found = Verification()
+    connection.execute("BEGIN")  # one state of the database for all queries
+    if not schema_level(connection):
+        raise StoreCorrupt("The file holds no database.", next="Choose another file with --db.")
+    checks = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
+    if checks != ["ok"]:
+        found.integrity = checks[0]
+        for check in checks:
+            found.add(f"integrity: {check}")
+    for row in connection.execute("PRAGMA foreign_key_check"):
+        found.add(f"a row of {row[0]} refers to a missing row of {row[2]}")
+    _compare(connection, found)
+    if "deliveries" in {row[0] for row in connection.execute(SQL["verify_tables"])}:  # a backup may be older
+        _compare_deliveries(connection, found)
     return found
 
 
 def _compare(connection: sqlite3.Connection, found: Verification) -> None:
-    runs: dict[str, RunState] = {}
-    tasks: dict[tuple[str, str, int], TaskState] = {}
-    for run_id, type_, task, item, _attempt in connection.execute(SQL["verify_events"]):
-        found.events += 1
+    """Run by run, so that it needs memory for one of them only: all three are read in the order of the runs' ids."""
+    told = merge(
+        (("event", *row) for row in connection.execute(SQL["verify_events"])),
+        (("task", *row) for row in connection.execute(SQL["verify_tasks"])),
+        (("run", *row) for row in connection.execute(SQL["verify_runs"])),
+        key=itemgetter(1),
+    )
+    for run_id, entries in groupby(told, key=itemgetter(1)):
+        run = _Run(run_id, found)
+        for kind, _, *entry in entries:
+            getattr(run, kind)(*entry)
+        run.end()
+
+
+class _Run:
+    """One run, folded from the journal, then compared with its rows."""
+
+    def __init__(self, run_id: str, found: Verification) -> None:
+        self._run_id = run_id
+        self._found = found
+        self._state: RunState | None = None
+        self._tasks: dict[tuple[str, int], TaskState] = {}
+        self._done = 0
+        self._has_row = False
+
+    def _add(self, problem: str, task: str | None = None) -> None:
+        self._found.add(f"run {self._run_id}{f' task {task}' if task else ''}: {problem}")
+
+    def event(self, type_: str, task: str, item: int | None) -> None:
+        """The journal's next entry."""
+        self._found.events += 1
         kind, _, state = type_.partition(".")
         if kind == "run":
             if state in _RUN_STATES:
                 to = RunState(state)
-                before = runs.get(run_id)
-                if before is None and to is not RunState.SCHEDULED:
-                    found.add(f"run {run_id}: the journal begins with {type_}")
-                elif before is not None and to not in RUN_MOVES[before]:
-                    found.add(f"run {run_id}: the journal goes from {before} to {to}")
-                runs[run_id] = to
-            elif type_ in _TAKE_OVERS and runs.get(run_id) is not RunState.RUNNING:
-                found.add(f"run {run_id}: {type_} while {runs.get(run_id)}")
+                if self._state is None and to is not RunState.SCHEDULED:
+                    self._add(f"the journal begins with {type_}")
+                elif self._state is not None and to not in RUN_MOVES[self._state]:
+                    self._add(f"the journal goes from {self._state} to {to}")
+                self._state = to
+            elif type_ in _TAKE_OVERS and self._state is not RunState.RUNNING:
+                self._add(f"{type_} while {self._state}")
         elif state in _TASK_STATES:
-            key = (run_id, task, -1 if item is None else item)
-            before_task, to_task = tasks.get(key, TaskState.PENDING), TaskState(state)
-            if to_task not in TASK_MOVES[before_task]:
-                found.add(f"run {run_id} task {task}: the journal goes from {before_task} to {to_task}")
-            tasks[key] = to_task
-    _compare_states(connection, found, runs, tasks)
+            key = (task, -1 if item is None else item)
+            before, to_task = self._tasks.get(key, TaskState.PENDING), TaskState(state)
+            if to_task not in TASK_MOVES[before]:
+                self._add(f"the journal goes from {before} to {to_task}", task)
+            self._tasks[key] = to_task
 
-
-def _compare_states(
-    connection: sqlite3.Connection,
-    found: Verification,
-    runs: dict[str, RunState],
-    tasks: dict[tuple[str, str, int], TaskState],
-) -> None:
-    done: dict[str, int] = {}
-    for run_id, task, item, state, reason in connection.execute(SQL["verify_tasks"]):
-        folded = tasks.pop((run_id, task, item), TaskState.PENDING)
+    def task(self, task: str, item: int, state: str, reason: str | None) -> None:
+        """A task's row, after all entries."""
+        folded = self._tasks.pop((task, item), TaskState.PENDING)
         if folded != state:
-            found.add(f"run {run_id} task {task}: the table says {state}, the journal {folded}")
+            self._add(f"the table says {state}, the journal {folded}", task)
         if item < 0 and TaskRow(task, state=TaskState(state), reason=reason).is_done:
-            done[run_id] = done.get(run_id, 0) + 1
-    for run_id, state, _total, completed in connection.execute(SQL["verify_runs"]):
-        found.runs += 1
-        folded_run = runs.pop(run_id, None)
-        if folded_run != state:
-            found.add(f"run {run_id}: the table says {state}, the journal {folded_run}")
-        if completed != done.get(run_id, 0):
-            found.add(f"run {run_id}: the table counts {completed} tasks as completed, it has {done.get(run_id, 0)}")
-    for run_id in runs:
-        found.add(f"run {run_id}: in the journal, not in the table")
-    for run_id, task, _item in tasks:
-        found.add(f"run {run_id} task {task}: in the journal, not in the table")
+            self._done += 1
+
+    def run(self, state: str, completed: int) -> None:
+        """The run's row, after all tasks."""
+        self._found.runs += 1
+        self._has_row = True
+        if self._state != state:
+            self._add(f"the table says {state}, the journal {self._state}")
+        if completed != self._done:
+            self._add(f"the table counts {completed} tasks as completed, it has {self._done}")
+
+    def end(self) -> None:
+        """All was told."""
+        if not self._has_row:
+            self._add("in the journal, not in the table")
+        for task, _ in self._tasks:
+            self._add("in the journal, not in the table", task)
+
+
+def _compare_deliveries(connection: sqlite3.Connection, found: Verification) -> None:
+    """Delivery by delivery, as the runs. Entries may be pruned before it, and it before them where it does not wait."""
+    told = merge(
+        (
+            (delivery_id, _DELIVERY_STATES.get(type_, DeliveryState.ACCEPTED), None, has_trigger)
+            for delivery_id, type_, has_trigger in connection.execute(SQL["verify_delivery_events"])
+        ),
+        ((delivery_id, None, state, True) for delivery_id, state in connection.execute(SQL["verify_deliveries"])),
+        key=itemgetter(0),
+    )
+    for delivery_id, entries in groupby(told, key=itemgetter(0)):
+        folded, recorded, has_trigger = None, None, False
+        for _, told_state, state, is_there in entries:
+            folded, recorded, has_trigger = told_state or folded, state or recorded, is_there
+        if recorded is None:
+            if folded is DeliveryState.ACCEPTED and has_trigger:
+                found.add(f"delivery {delivery_id}: in the journal, not in the table")
+        elif folded is not None and folded != recorded:
+            found.add(f"delivery {delivery_id}: the table says {recorded}, the journal {folded}")
+    for name, place in connection.execute(SQL["verify_consumers"]):
+        found.add(f"the journal was read up to {place} for {name}, and ends before that")
