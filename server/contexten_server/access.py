@@ -3,20 +3,43 @@ end of streams with the server."""
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 import anyio
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from pydantic import AnyHttpUrl
 from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contexten.extensions.flow.addresses import is_loopback
+from contexten.extensions.flow.errors import Closing
 from contexten.extensions.flow.settings import FlowSettings
 from contexten_server.authentication import Authentication, NotAdmitted
+from contexten_server.http_errors import refusal
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Paths that anybody may ask: they tell nothing but that the process lives."""
 
+HOOKS = "/hooks/"
+"""Below it callers from anywhere vouch for themselves, by signatures."""
+
+API = "/api/"
+"""Below it errors have the API's shape, and answers and requests of browsers are held to more."""
+
+ASSETS = "/assets/"
+"""Below it, and at `/`, lies what browsers need before they can send a token: nothing secret."""
+
+_RETRY_AFTER_S = 5  # the grace, and a start
+
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
+
+
+def route_path(scope: Scope) -> str:
+    """The path below the place where the whole application is mounted."""
+    path: str = scope.get("path", "")
+    root: str = scope.get("root_path", "")
+    return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
 
 
 class BindRefused(ValueError):
@@ -71,27 +94,62 @@ class Guard:
         self._authentication = authentication
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        path = route_path(scope)
+        if scope["type"] != "http" or path in OPEN_PATHS or path.startswith(HOOKS):
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
-        refusal = await self._security.validate_request(request, is_post=False)
-        if refusal is not None:
-            await refusal(scope, receive, send)
+        refused = await self._security.validate_request(request, is_post=False)
+        if refused is None and _is_of_browsers(path) and not _is_same_origin(request):
+            refused = Response("Invalid Origin header", status_code=HTTPStatus.FORBIDDEN)
+        if refused is not None:
+            await (_explained(refused) if path.startswith(API) else refused)(scope, receive, send)
             return
-        if self._authentication is not None and scope["path"] not in self._authentication.open_paths:
+        if self._authentication is not None and not self._is_open(path):
             try:
                 user = await self._authentication.admit(request)
-            except NotAdmitted as refused:
-                await refused.response(scope, receive, send)
+            except NotAdmitted as stranger:
+                await stranger.response(scope, receive, send)
                 return
             scope = {**scope, "user": user}  # the SDK compares it for whose a session is
         await self._app(scope, receive, send)
 
+    def _is_open(self, path: str) -> bool:
+        return _is_page(path) or (self._authentication is not None and path in self._authentication.open_paths)
+
+
+def _is_page(path: str) -> bool:
+    return path == "/" or path.startswith(ASSETS)
+
+
+def _is_of_browsers(path: str) -> bool:
+    """Whether no page but the dashboard asks for it. MCP's clients may be pages of this machine from any port."""
+    return _is_page(path) or path.startswith(API)
+
+
+def _is_same_origin(request: Request) -> bool:
+    """Whether the page that asks, where one does, has come from the host that is asked: by the request's scheme, or by
+    https, which may have ended at a proxy."""
+    origin, host = request.headers.get("origin"), request.headers.get("host", "")
+    return origin is None or origin in (f"{request.url.scheme}://{host}", f"https://{host}")
+
+
+def _explained(refused: Response) -> Response:
+    """The SDK's refusal of a host or origin, as the API words its errors."""
+    status = HTTPStatus(refused.status_code)
+    what = "Origin" if status is HTTPStatus.FORBIDDEN else "Host"
+    return refusal(
+        status,
+        f"wrong_{what.lower()}",
+        f"The request's {what} is not one of this server's.",
+        "Use the address that the server listens on.",
+    )
+
 
 class EndWithServer:
     """An ASGI application whose open streams end when the server stops: to it as if their clients had left, to the
-    clients as complete responses."""
+    clients as complete responses. Requests that come later are told to come again, but for questions about the process
+    itself, and for hooks: what is recorded now a later server starts, and not every sender tries again."""
 
     def __init__(self, app: ASGIApp, stopping: anyio.Event) -> None:
         self._app = app
@@ -101,9 +159,19 @@ class EndWithServer:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        path = route_path(scope)
+        if self._stopping.is_set() and path not in OPEN_PATHS and not path.startswith(HOOKS):
+            await _come_again()(scope, receive, send)
+            return
         exchange = _Exchange(receive, send, self._stopping)
         await self._app(scope, exchange.receive, exchange.send)
         await exchange.finish()
+
+
+def _come_again() -> JSONResponse:
+    error = Closing("The server is stopping and takes no more work.", next="Send the request again when it is back.")
+    headers = {"Retry-After": str(_RETRY_AFTER_S), "Connection": "close"}
+    return JSONResponse({"error": error.as_dict()}, status_code=503, headers=headers)
 
 
 class _Exchange:

@@ -1,5 +1,5 @@
-"""MCP over HTTP: one application with streamable HTTP at /mcp, SSE at /sse and /messages/, and the process's own
-pages."""
+"""All that is served over HTTP, as one application: MCP at /mcp, /sse and /messages/, the dashboard, its API, and the
+process's own pages."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from contextlib import asynccontextmanager, contextmanager
 import anyio
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.exceptions import HTTPException
+from starlette.routing import Mount
 from starlette.types import ASGIApp
 
-from contexten.extensions.flow.errors import FlowError
+from contexten_server import api, health, hooks, metrics
 from contexten_server.access import BindRefused, EndWithServer, Guard, bracketed, security_for
-from contexten_server.assembly import program_version
 from contexten_server.authentication import Authentication
+from contexten_server.browsers import Browsers
+from contexten_server.dashboard import pages
+from contexten_server.http_errors import not_served
 from contexten_server.stopping import Stop
 from contexten_tools import App, ToolServer
 
 logger = logging.getLogger(__name__)
 
-_READY_S = 2.0
 _IDLE_SESSION_S = 24 * 3600.0  # legacy sessions that nobody has used for a day are forgotten
 _CLOSE_S = 1  # for connections that stay open although their streams have ended
 
@@ -62,27 +62,6 @@ def http_app(server: ToolServer, app: App, *, host: str, stopping: anyio.Event |
     streamable = server.streamable_http_app(transport_security=security, host=host)
     server.session_manager.session_idle_timeout = _IDLE_SESSION_S
 
-    async def healthz(request: Request) -> Response:  # noqa: ARG001 - a route's signature
-        return PlainTextResponse("ok\n")
-
-    async def readyz(request: Request) -> Response:  # noqa: ARG001 - a route's signature
-        try:
-            with anyio.fail_after(_READY_S):
-                await app.service.scheduler()
-        except (FlowError, TimeoutError) as error:
-            code = error.code if isinstance(error, FlowError) else "timeout"
-            return JSONResponse({"ready": False, "code": code}, status_code=503)
-        return JSONResponse({"ready": True})
-
-    async def index(request: Request) -> Response:  # noqa: ARG001 - a route's signature
-        return PlainTextResponse(
-            f"Contexten Flow {program_version()}\n\n"
-            "/mcp       MCP over streamable HTTP (2026-07-28, 2025-11-25 and earlier)\n"
-            "/sse       MCP over SSE\n"
-            "/healthz   the process lives\n"
-            "/readyz    the database can be used\n"
-        )
-
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with server.session_manager.run():
@@ -90,16 +69,19 @@ def http_app(server: ToolServer, app: App, *, host: str, stopping: anyio.Event |
 
     application = Starlette(
         routes=[
-            Route("/", index),
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
+            *pages.routes(),
+            *health.routes(app, stopping),
             *(authentication.routes if authentication is not None else ()),
+            *metrics.routes(app),
+            *hooks.routes(app),
+            Mount("/api", api.application(app)),
             *streamable.routes,
             *server.sse_app(transport_security=security, host=host).routes,
         ],
         lifespan=lifespan,
+        exception_handlers={HTTPException: not_served},
     )
-    guarded: ASGIApp = Guard(application, security=security, authentication=authentication)
+    guarded: ASGIApp = Browsers(Guard(application, security=security, authentication=authentication))
     return guarded if stopping is None else EndWithServer(guarded, stopping)
 
 
@@ -112,7 +94,7 @@ class _Uvicorn(uvicorn.Server):
 
 
 async def serve_http(application: ASGIApp, sock: socket.socket, stop: Stop) -> None:
-    """Serve until `stop` is asked for."""
+    """Serve until the service is closed: after `stop` is asked for, new requests are told that it closes."""
     config = uvicorn.Config(
         application,
         log_config=None,
@@ -127,7 +109,7 @@ async def serve_http(application: ASGIApp, sock: socket.socket, stop: Stop) -> N
     async with anyio.create_task_group() as group:
 
         async def end() -> None:
-            await stop.wait()
+            await stop.service_closed.wait()
             server.should_exit = True
 
         group.start_soon(end, name="stop")
