@@ -10,6 +10,7 @@ import contexten_resources
 import contexten_tools
 from contexten_resources import LiveUpdates
 from contexten_resources.reading import TEXT_TTL_MS
+from contexten_server.apps import RUN_PAGE, SHOWN_BY, RunApp
 from contexten_tools import App, ToolServer
 
 NAME = "contexten-flow"
@@ -63,9 +64,11 @@ def build_server(app: App, *, updates: LiveUpdates | None = None) -> ToolServer:
             "server/discover": texts,
         },
         subscriptions=updates.bus if updates is not None else None,
+        extensions=[RunApp(read_only=app.read_only)],
         transport=app.transport,
         read_only=app.read_only,
     )
+    server.show_by(RUN_PAGE, *SHOWN_BY)
     contexten_tools.register(server, app)
     contexten_resources.register(server, app)
     if updates is not None:
