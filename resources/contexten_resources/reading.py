@@ -27,7 +27,7 @@ P = ParamSpec("P")
 TEXT_TTL_MS = 3_600_000
 """How long clients may keep what changes with the program's version only."""
 
-_TEXTS = ("flow://reference/", "flow://schema/")
+_TEXTS = ("flow://reference/", "flow://schema/", "ui://")
 _TOOLS_TEXT = "flow://reference/tools"  # depends on the agents of this process
 
 

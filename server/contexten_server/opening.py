@@ -9,7 +9,8 @@ waits for it. Where the database cannot be used each call says so, and later cal
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -40,7 +41,8 @@ class Opening:
 
     @property
     def service(self) -> FlowService:
-        """The service as tools and resources see it: its asynchronous methods, each waiting until it is open."""
+        """The service as tools and resources see it: its asynchronous methods and those of its families, such as
+        `triggers.create`, each waiting until it is open."""
         return cast("FlowService", _Deferred(self))
 
     def want(self) -> None:
@@ -80,14 +82,18 @@ class Opening:
 
 
 class _Deferred:
-    def __init__(self, opening: Opening) -> None:
-        self._opening = opening
+    """A name of the service, or of one of its families, such as `triggers.create`."""
 
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+    def __init__(self, opening: Opening, *path: str) -> None:
+        self._opening = opening
+        self._path = path
+
+    def __getattr__(self, name: str) -> _Deferred:
         if name.startswith("_"):
             raise AttributeError(name)
+        return _Deferred(self._opening, *self._path, name)
 
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            return await getattr(await self._opening.wait(), name)(*args, **kwargs)
-
-        return call
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What that method of the service answers, once it is open."""
+        method = attrgetter(".".join(self._path))
+        return await method(await self._opening.wait())(*args, **kwargs)

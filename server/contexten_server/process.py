@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,10 @@ class Plan:
     lists_first: bool = False
     """Serve the list of tools before the library is imported and the database opened; calls wait for them, and say so
     where the database cannot be used. It is tried again then, so that the server is of use once that is mended."""
+    service: Callable[[], AbstractAsyncContextManager[FlowService]] | None = None
+    """Opens the service, where another program does."""
+    answers_to_the_end: bool = False
+    """Whether the transport goes on while the service closes, so that clients are told; else it ends first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,18 +108,25 @@ async def _run(plan: Plan, serve: Serve, watchdog: Watchdog) -> None:
                 gc.freeze()  # what has been imported stays
                 gc.enable()
             async with AsyncExitStack() as stack:
+                if not stop.is_asked:
+                    from contexten.extensions.flow.telemetry.exporting import exporting
+
+                    await stack.enter_async_context(exporting())
                 service = await _open_service(plan, opening, stop, stack)
                 if service is not None:
                     await updates.start(service)
                     opening.open(service)
                     if not plan.lists_first:
                         group.start_soon(transport.run, name="transport")
-                    await transport.ended.wait()
+                    await (stop.event if plan.answers_to_the_end else transport.ended).wait()
                     # What is cut short then is taken up at the next start: the database is right at every moment.
                     life.deadline = anyio.current_time() + stop.left_s
                 elif plan.lists_first and opening.refusal is None:
                     life.deadline = anyio.current_time() + stop.left_s
                     await _check_database(plan)
+            stop.service_closed.set()
+            if plan.answers_to_the_end and service is not None:
+                await transport.ended.wait()
             group.cancel_scope.cancel()
     if life.cancelled_caught:
         logger.warning("The service did not close in time; its runs go on at the next start")
@@ -129,7 +140,7 @@ async def _open_service(plan: Plan, opening: Opening, stop: Stop, stack: AsyncEx
     """The open service, which `stack` closes; None where the process is to end before it could be opened."""
     while not stop.is_asked:
         try:
-            return await stack.enter_async_context(_service(plan))
+            return await stack.enter_async_context(_service(plan) if plan.service is None else plan.service())
         except FlowError as error:
             refusal = error
         except OSError as error:

@@ -10,11 +10,12 @@ import gc
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
-    from contexten.extensions.flow.agents.secrets import SecretVault
+    from contextlib import AbstractAsyncContextManager
+
+    from contexten.extensions.flow.service import FlowService
     from contexten.extensions.flow.settings import FlowSettings
     from contexten_server.stopping import Stop
 
@@ -39,6 +40,7 @@ class _Choices(TypedDict):
     read_only: bool
     strategy: str | None
     max_concurrent_flows: int | None
+    service: Callable[[], AbstractAsyncContextManager[FlowService]] | None
 
 
 def run_server(
@@ -51,17 +53,21 @@ def run_server(
     toolsets: Sequence[str] | str | None = None,
     strategy: str | None = None,
     max_concurrent_flows: int | None = None,
+    service: Callable[[], AbstractAsyncContextManager[FlowService]] | None = None,
 ) -> int:
     """Serve until the client's input ends (stdio) or SIGTERM or SIGINT comes, then close within the settings' grace.
 
     `strategy` and `max_concurrent_flows` change what the database remembers, for all its servers, once it is open.
     Answers the exit code: 0 after an orderly end, 1 where the address is refused or the server failed, 2 for a toolset
     or transport that does not exist, 3 where the database cannot be used. What went wrong is told on standard error.
-    Over stdio the standard streams of the process are taken for good: nothing but MCP reaches standard output.
+    Over stdio the standard streams of the process are taken for good: nothing but MCP reaches standard output. Over
+    HTTP a program may bring its own `service`, which is opened once and closed at the end.
     """
     if transport not in ("stdio", "sse", "http"):
         return _refuse(f"unknown transport {transport!r}; there are stdio, sse and http", EXIT_USAGE)
-    choices = _Choices(read_only=read_only, strategy=strategy, max_concurrent_flows=max_concurrent_flows)
+    choices = _Choices(
+        read_only=read_only, strategy=strategy, max_concurrent_flows=max_concurrent_flows, service=service
+    )
     try:
         if transport == "stdio":
             return _serve_stdio(settings, toolsets, choices)
@@ -76,65 +82,13 @@ def _refuse(message: str, code: int) -> int:
     return code
 
 
-# They tell what passes through them: requests with their URLs and headers, statements with their values.
-_TALKATIVE = (
-    "aiosqlite",
-    "anyio",
-    "asyncio",
-    "httpcore",
-    "httpcore2",
-    "httpx",
-    "httpx2",
-    "mcp",
-    "sse_starlette",
-    "uvicorn",
-)
-
-
-class _MaskingFormatter(logging.Formatter):
-    """Formats records with the secrets of the settings masked, in messages and in tracebacks."""
-
-    def __init__(self, settings: FlowSettings) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-        self._settings = settings
-        self._vault: SecretVault | None = None
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        if not self._settings.secrets:
-            return text
-        from contexten.extensions.flow.agents.secrets import SecretVault
-        from contexten.extensions.flow.errors import AttemptError, InvalidArguments
-
-        if self._vault is None:
-            try:
-                self._vault = SecretVault(self._settings)
-            except InvalidArguments:  # no service opens with these settings, so that nothing uses a secret
-                return text
-        for name in self._vault.names:
-            with suppress(AttemptError):  # it is not set
-                self._vault.value(name)  # as it is now
-        return self._vault.mask(text)
-
-
-def configure_logging(settings: FlowSettings) -> None:
-    """Log to standard error, at the settings' level and with their secrets masked; where the root logger has been set
-    up already its handlers stay as they are. Libraries below us log warnings and errors only, whatever the level."""
-    root = logging.getLogger()
-    if not root.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_MaskingFormatter(settings))
-        root.addHandler(handler)
-    root.setLevel(settings.log_level)
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-
-
 def _serve_stdio(settings: FlowSettings, toolsets: Sequence[str] | str | None, choices: _Choices) -> int:
     from contexten_server.standard_streams import claim_standard_streams
 
     wire = claim_standard_streams()
     gc.disable()  # until the server serves: imports make no garbage, and looking for it takes a tenth of their time
+    from contexten_server.logs import configure_logging
+
     configure_logging(settings)
     from contexten_server.process import Opened, Plan, run_process
     from contexten_server.stdio import serve_stdio
@@ -160,6 +114,8 @@ def _serve_http(
     toolsets: Sequence[str] | str | None,
     choices: _Choices,
 ) -> int:
+    from contexten_server.logs import configure_logging
+
     configure_logging(settings)
     from contexten_server.access import BindRefused, bracketed, check_bind
     from contexten_server.http import bind, http_app, serve_http
@@ -183,7 +139,7 @@ def _serve_http(
         sys.stderr.flush()
         await serve_http(application, sock, stop)
 
-    plan = Plan(settings=settings, transport=transport, toolsets=names, **choices)
+    plan = Plan(settings=settings, transport=transport, toolsets=names, answers_to_the_end=True, **choices)
     with sock:
         return _end(lambda: run_process(plan, serve))
 

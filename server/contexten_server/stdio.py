@@ -7,8 +7,8 @@ from typing import Any, cast
 import anyio
 from mcp.server.stdio import stdio_server
 
-from contexten_server.refusals import messages
 from contexten_server.standard_streams import Wire, WireLines, WireWriter
+from contexten_server.stdio_refusals import messages
 from contexten_server.stopping import Stop
 from contexten_tools import ToolServer
 

@@ -31,24 +31,31 @@ def test_only_commands_that_exist_are_advertised(cli: Callable[..., Any]) -> Non
         "serve",
         "run",
         "validate",
+        "save",
         "list",
         "status",
         "logs",
         "cancel",
+        "stats",
+        "export",
         "strategy",
         "simulate",
         "worker",
         "publish",
+        "backup",
+        "restore",
         "verify",
         "doctor",
         "config",
         "demo",
+        "trigger",
+        "notify",
     ]
     assert commands == expected
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "validate", "list", "status", "logs", "cancel", "simulate", "verify", "doctor", "demo"]
+    "command", ["run", "validate", "save", "list", "status", "logs", "cancel", "simulate", "verify", "doctor", "demo"]
 )
 def test_every_command_tells_its_exit_codes_and_offers_json(cli: Callable[..., Any], command: str) -> None:
     told = cli(command, "--help").out
@@ -60,6 +67,13 @@ def test_an_unknown_command_is_a_usage_error_without_a_stack(cli: Callable[..., 
     done = cli("nonsense")
     assert done.code == 2
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("word", ["create", "add"])
+def test_what_others_call_saving_is_suggested_by_its_name_here(cli: Callable[..., Any], word: str) -> None:
+    done = cli(word, "flow.json")
+    assert done.code == 2
+    assert "Did you mean 'save'?" in done.err
 
 
 def test_completion_is_offered_for_the_shell(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,8 @@ def test_the_wheel_holds_what_is_not_python_too(wheel: Path) -> None:
     assert any(name.startswith(f"{flow}/store/migrations/") and name.endswith(".sql") for name in names)
     assert any(name.startswith(f"{flow}/reference/") and name.endswith(".md") for name in names)
     assert "contexten_server/cli/demo/seattle-weather.csv" in names
+    assets = (ROOT / "server" / "contexten_server" / "dashboard" / "assets").rglob("*.*")
+    assert {file.relative_to(ROOT / "server").as_posix() for file in assets} <= set(names)
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.startswith("contexten")} == set()
 

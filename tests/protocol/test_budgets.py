@@ -79,7 +79,7 @@ async def test_the_resource_of_a_very_large_output_has_its_beginning_and_the_way
     assert json.loads(text) == value
 
 
-@pytest.mark.parametrize("detail", ["summary", "tasks", "events", "output", "definition"])
+@pytest.mark.parametrize("detail", ["summary", "tasks", "graph", "events", "output", "definition"])
 async def test_the_least_number_of_characters_is_kept_to_and_the_next_call_is_whole(
     live: Any, era: str, detail: str
 ) -> None:
@@ -201,7 +201,7 @@ async def test_no_default_answer_is_beyond_what_hosts_let_through(live: Any) -> 
         assert chars <= 90_000
         run, chars = await call(client, "execute_flow", flow_id="wide", wait_s=45)
         assert chars <= 20_500
-        for detail in ("summary", "tasks", "events", "output", "definition"):
+        for detail in ("summary", "tasks", "graph", "events", "output", "definition"):
             _, chars = await call(client, "get_flow_status", run_id=run["run_id"], detail=detail)
             assert chars <= 20_500
         _, chars = await call(client, "wait_for_flow", run_id=run["run_id"], since=run["cursor"])
@@ -211,3 +211,41 @@ async def test_no_default_answer_is_beyond_what_hosts_let_through(live: Any) -> 
             assert chars <= 90_000
         _, chars = await call(client, "explain_flow", flow_id="wide")
         assert chars <= 90_000
+
+
+@pytest.mark.parametrize("max_chars", [500, 2_000])
+async def test_the_graph_of_a_large_run_comes_in_parts_that_make_it_whole(live: Any, max_chars: int) -> None:
+    stage = {
+        "name": "wide",
+        "execution_mode": "parallel",
+        "tasks": [live.value_task(f"t{number}") for number in range(40)],
+    }
+    async with live.client("2026-07-28") as client:
+        run, _ = await call(client, "execute_flow", workflow_def={"stages": [stage]}, wait_s=20)
+        step: dict[str, Any] = {"run_id": run["run_id"], "detail": "graph", "max_chars": max_chars}
+        text = ""
+        while True:
+            status, chars = await call(client, "get_flow_status", **step)
+            assert chars <= max_chars
+            assert "tasks" not in status
+            text += status["output_truncated"]["preview"]
+            if "next" not in status["output_truncated"]:
+                break
+            step = status["output_truncated"]["next"]["arguments"]
+    whole = (await live.service.get_run(run["run_id"], detail="graph")).data()
+    assert json.loads(text) == whole["graph"]
+
+
+async def test_a_graph_that_fits_without_all_tasks_comes_whole_with_some_of_them(live: Any) -> None:
+    stage = {
+        "name": "wide",
+        "execution_mode": "parallel",
+        "tasks": [live.value_task(f"t{number}") for number in range(40)],
+    }
+    async with live.client("2026-07-28") as client:
+        run, _ = await call(client, "execute_flow", workflow_def={"stages": [stage]}, wait_s=20)
+        status, chars = await call(client, "get_flow_status", run_id=run["run_id"], detail="graph", max_chars=5_000)
+    assert chars <= 5_000
+    assert len(status["graph"]) == 40
+    assert 0 < len(status["tasks"]) < 40
+    assert status["output_truncated"]["what"] == "tasks"

@@ -318,7 +318,7 @@ async def test_answers_and_errors_of_every_tool_fit_their_output_schemas(live: A
         await answer("get_flow_status", flow_id="fit")
         run = await answer("execute_flow", flow_id="fit", wait_s=20)
         await answer("wait_for_flow", run_id=run["run_id"])
-        for detail in ("summary", "tasks", "events", "output", "definition"):
+        for detail in ("summary", "tasks", "graph", "events", "output", "definition"):
             await answer("get_flow_status", run_id=run["run_id"], detail=detail)
             await answer("get_flow_status", flow_id="fit", detail=detail)
         await answer("list_flows")

@@ -122,7 +122,7 @@ async def test_the_process_pages_answer(serve: Callable[..., Any]) -> None:
         ready = await http.get("/readyz")
         assert (ready.status_code, ready.json()) == (200, {"ready": True})
         index = await http.get("/")
-        assert "/mcp" in index.text
+        assert index.headers["content-type"] == "text/html; charset=utf-8"
         assert (await http.get("/nothing")).status_code == 404
 
 
@@ -149,27 +149,30 @@ async def test_hosts_and_origins_of_elsewhere_are_refused(
     accept = {"Accept": "application/json, text/event-stream"}
     async with httpx.AsyncClient(base_url=served.base, timeout=30) as http:
         assert (await http.post("/mcp", json=request, headers={**accept, **headers})).status_code == status
+        page = await http.get("/", headers=headers)
+        assert page.status_code == (403 if status == 200 else status)  # its pages are its own origin's, port and all
         if status != 200:
-            assert (await http.get("/", headers=headers)).status_code == status
             assert (await http.get("/sse", headers=headers)).status_code == status
 
 
-async def test_with_tokens_every_page_but_health_wants_one(serve: Callable[..., Any], era: str) -> None:
+async def test_with_tokens_all_but_health_the_page_and_hooks_wants_one(serve: Callable[..., Any], era: str) -> None:
     served = serve(token="first-token,second-token")
     served.token = "second-token"
     async with httpx.AsyncClient(base_url=served.base, timeout=30) as http:
-        for path in ("/", "/mcp", "/sse", "/nothing"):
+        for path in ("/api/flows", "/metrics", "/mcp", "/sse", "/nothing"):
             refused = await http.get(path)
             assert refused.status_code == 401
             assert refused.headers["www-authenticate"].startswith("Bearer")
         assert (await http.post("/messages/?session_id=x", json={})).status_code == 401
-        wrong = await http.get("/", headers={"Authorization": "Bearer wrong-token"})
+        wrong = await http.get("/api/flows", headers={"Authorization": "Bearer wrong-token"})
         assert wrong.status_code == 401
         assert 'error="invalid_token"' in wrong.headers["www-authenticate"]
-        assert (await http.get("/", headers={"Authorization": "Basic Zmlyc3QtdG9rZW4="})).status_code == 401
+        assert (await http.get("/api/flows", headers={"Authorization": "Basic Zmlyc3QtdG9rZW4="})).status_code == 401
         assert (await http.get("/healthz")).status_code == 200
         assert (await http.get("/readyz")).status_code == 200
-        assert (await http.get("/", headers={"Authorization": "bearer first-token"})).status_code == 200
+        assert (await http.get("/")).status_code == 200
+        assert (await http.post("/hooks/none")).status_code == 404
+        assert (await http.get("/api/flows", headers={"Authorization": "bearer first-token"})).status_code == 200
     with anyio.fail_after(20):
         async with served.client(era) as client:
             assert len((await client.list_tools()).tools) == 12
@@ -228,8 +231,8 @@ async def test_with_tokens_all_addresses_may_be_listened_on(serve: Callable[...,
     served = serve("--host", "0.0.0.0", token="a-token")
     base = served.base.replace("0.0.0.0", "127.0.0.1")
     async with httpx.AsyncClient(base_url=base, timeout=30) as http:
-        assert (await http.get("/")).status_code == 401
-        assert (await http.get("/", headers={**served.headers, "Host": "some.name:1"})).status_code == 200
+        assert (await http.get("/api/flows")).status_code == 401
+        assert (await http.get("/api/flows", headers={**served.headers, "Host": "some.name:1"})).status_code == 200
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -179,7 +179,7 @@ async def test_a_token_of_the_issuer_for_this_server_is_taken(
 ) -> None:
     assert issuer.asked == {}
     for changed in ({}, {"aud": ["https://other.example", RESOURCE]}, {"scope": None, "scp": ["flows:run"]}):
-        assert (await web.get("/", headers=_bearer(issuer.token(**changed)))).status_code == 200
+        assert (await web.get("/api/scheduler", headers=_bearer(issuer.token(**changed)))).status_code == 200
     assert issuer.asked == {"/.well-known/oauth-authorization-server": 1, "/jwks": 1}
 
 
@@ -195,7 +195,7 @@ async def test_signatures_by_key_pairs_of_every_family_are_taken(
     else:
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     issuer.keys = {"another": (key, algorithm)}
-    assert (await web.get("/", headers=_bearer(issuer.token()))).status_code == 200
+    assert (await web.get("/api/scheduler", headers=_bearer(issuer.token()))).status_code == 200
 
 
 def _unsigned(issuer: AuthorizationServer) -> str:
@@ -316,20 +316,20 @@ async def test_anybody_may_read_where_tokens_come_from_and_other_pages_stay_as_t
     assert foreign.status_code == 421
     assert (await web.get("/healthz")).status_code == 200
     assert (await web.get("/readyz")).status_code == 200
-    assert (await web.get("/")).status_code == 401
+    assert (await web.get("/api/scheduler")).status_code == 401
 
 
 async def test_clients_may_come_by_the_servers_public_name(web: httpx.AsyncClient, issuer: AuthorizationServer) -> None:
     public = {"Host": "flows.example.com", "Origin": "https://flows.example.com"}
-    assert (await web.get("/", headers={**public, **_bearer(issuer.token())})).status_code == 200
+    assert (await web.get("/api/scheduler", headers={**public, **_bearer(issuer.token())})).status_code == 200
 
 
 async def test_an_operators_token_is_taken_beside_access_tokens(
     web: httpx.AsyncClient, issuer: AuthorizationServer
 ) -> None:
-    assert (await web.get("/", headers=_bearer("an-operators-token"))).status_code == 200
+    assert (await web.get("/api/scheduler", headers=_bearer("an-operators-token"))).status_code == 200
     assert issuer.asked == {}
-    assert (await web.get("/", headers=_bearer(issuer.token()))).status_code == 200
+    assert (await web.get("/api/scheduler", headers=_bearer(issuer.token()))).status_code == 200
 
 
 async def test_while_the_issuer_is_down_a_token_is_neither_taken_nor_called_wrong(
@@ -337,12 +337,12 @@ async def test_while_the_issuer_is_down_a_token_is_neither_taken_nor_called_wron
 ) -> None:
     issuer.is_down = True
     for _ in range(3):
-        answer = await web.get("/", headers=_bearer(issuer.token()))
+        answer = await web.get("/api/scheduler", headers=_bearer(issuer.token()))
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == f"{AGAIN_S:.0f}"
         assert answer.json()["error"]["retryable"] is True
     assert issuer.asked.total() == 1
-    assert (await web.get("/", headers=_bearer("an-operators-token"))).status_code == 200
+    assert (await web.get("/api/scheduler", headers=_bearer("an-operators-token"))).status_code == 200
 
 
 @dataclass
@@ -558,10 +558,10 @@ async def test_a_client_follows_a_rotation_of_keys_without_a_restart(
             async with resource.client("2026-07-28", transport, resource.own_way(transport)) as client:
                 await client.list_tools()
         async with httpx.AsyncClient(base_url=resource.base, timeout=30) as http:
-            assert (await http.get("/", headers=_bearer(old))).status_code == 401
+            assert (await http.get("/api/scheduler", headers=_bearer(old))).status_code == 401
             for _ in range(5):
                 unknown = issuer.token("nobodys", aud=resource.base)
-                assert (await http.get("/", headers=_bearer(unknown))).status_code == 401
+                assert (await http.get("/api/scheduler", headers=_bearer(unknown))).status_code == 401
     assert 2 <= issuer.asked["/jwks"] <= 2 + (time.monotonic() - rotated) // AGAIN_S  # not once for each token
 
 

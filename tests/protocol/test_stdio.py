@@ -322,12 +322,12 @@ def test_a_number_that_json_has_no_word_for_is_refused_with_its_place(start: Cal
 
 
 def test_an_unknown_toolset_is_refused_with_those_that_exist(start: Callable[..., Raw]) -> None:
-    raw = start("--toolsets", "default,triggers", stderr=subprocess.PIPE)
+    raw = start("--toolsets", "default,trigers", stderr=subprocess.PIPE)
     assert raw.process.wait(60) == 2
     assert raw.process.stderr is not None
     said = raw.process.stderr.read().decode()
-    assert "triggers" in said
-    assert "default" in said
+    assert "unknown: trigers" in said
+    assert "default, history, triggers, notifications" in said
     assert "Traceback" not in said
 
 

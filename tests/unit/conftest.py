@@ -88,12 +88,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FlowSettings:
-    """The defaults on a database of the test's own, with retries that follow at once."""
+    """The defaults on a database of the test's own, with retries that follow at once and no flushes to the disk."""
     for name in list(os.environ):
         if name.startswith("CONTEXTEN_FLOW_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    return FlowSettings(database=tmp_path / "flow.sqlite3", retry_delay_s=0)
+    return FlowSettings(database=tmp_path / "flow.sqlite3", durability="process", retry_delay_s=0)
 
 
 @pytest.fixture

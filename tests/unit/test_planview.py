@@ -6,7 +6,14 @@ import json
 from typing import Any
 
 from contexten.extensions.flow.definition import Plan, WorkflowDefinition, compile_plan
-from contexten.extensions.flow.flows.planview import MAX_WAVES, critical_path, plan_view, predecessors, side_effects
+from contexten.extensions.flow.flows.planview import (
+    MAX_WAVES,
+    critical_path,
+    graph_view,
+    plan_view,
+    predecessors,
+    side_effects,
+)
 
 
 def plan_of(*stages: dict[str, Any]) -> Plan:
@@ -70,3 +77,37 @@ def test_side_effects_are_told_as_they_are_written() -> None:
         "own: uses the tool fax_machine",
         "sub: runs the flow other",
     ]
+
+
+def depends_on(plan: Plan) -> dict[str, list[str]]:
+    return {part.task: part.depends_on for part in graph_view(plan)}
+
+
+def test_the_graph_tells_dependencies_templates_and_the_order_of_stages() -> None:
+    plan = plan_of(
+        stage("load", {"name": "a"}, {"name": "b"}, execution_mode="parallel"),
+        stage("use", {"name": "c", "parameters": {"data": "{{ tasks.a.output }}"}}, {"name": "d"}),
+        stage("free", {"name": "e", "depends_on": ["stage:load"]}, depends_on=[], when="tasks.b.output.ok"),
+    )
+    assert depends_on(plan) == {"a": [], "b": [], "c": ["stage:load", "a"], "d": ["c"], "e": ["b", "a"]}
+
+
+def test_in_the_graph_a_task_that_follows_one_of_its_own_stage_does_not_name_the_stage_before() -> None:
+    plan = plan_of(
+        stage("first", {"name": "a"}),
+        stage("empty"),
+        stage("wide", {"name": "b"}, {"name": "c", "depends_on": ["b"]}, execution_mode="parallel"),
+    )
+    assert depends_on(plan) == {"a": [], "b": ["stage:first"], "c": ["b"]}
+
+
+def test_the_graph_of_wide_stages_grows_with_their_tasks_not_with_the_pairs_of_them() -> None:
+    wide = [[{"name": f"{part}{number}"} for number in range(500)] for part in "ab"]
+    plan = plan_of(*(stage(f"s{index}", *tasks, execution_mode="parallel") for index, tasks in enumerate(wide)))
+    assert sum(map(len, depends_on(plan).values())) == 500
+
+
+def test_compensations_follow_the_task_that_failed_and_each_other() -> None:
+    undo = [{"name": "undo"}, {"name": "tell"}]
+    plan = plan_of(stage("s", {"name": "a", "on_failure": undo}))
+    assert depends_on(plan) == {"a": [], "undo": ["a"], "tell": ["undo"]}

@@ -193,7 +193,7 @@ def _unknown(model: type[Arguments], name: str, value: object, given: Mapping[st
     known = list(input_schema(model)["properties"])
     near = _nearest(name, known)
     if near is None:
-        suggestion = "leave it out" if known else "this tool takes no arguments"
+        suggestion = "leave it out" if known else "it takes no arguments"
         return Issue(
             path=pointer(name),
             code="unknown_argument",

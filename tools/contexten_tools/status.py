@@ -31,14 +31,15 @@ from contexten_tools.text import compact
 from contexten_tools.toolserver import FlowTool, ToolServer
 
 _MAX_EVENTS = 1000
+_TASK_CHARS = 1000  # that a task may have, and what is said of those left out
 
 STATUS = """\
 How a run stands (run_id), or the latest run of a flow (flow_id; a flow that never ran answers as the flow, state \
 "idle").
 
 detail: "summary" (default) state, progress, error; "tasks" each task with state, attempts, error and timing (one \
-of them with task=); "events" the journal, oldest first; "output" the run's output, or one task's with task=; \
-"definition" what it runs.
+of them with task=); "graph" tasks, and what each depends on; "events" the journal, oldest first; "output" the \
+run's output, or one task's with task=; "definition" what it runs.
 since= (the cursor of an earlier answer) gives only tasks and events that came after it: poll cheaply with it, or \
 better, call wait_for_flow.
 
@@ -56,7 +57,7 @@ class GetFlowStatus(Arguments):
     run_id: RunId | None = Field(None, description="the run")
     since: Cursor | None = Field(None, description="cursor of an earlier answer: only what came after it")
     detail: Detail = Field("summary", description="what to tell besides state and progress")
-    task: TaskName | None = Field(None, description="with detail=output, tasks or events: this task only")
+    task: TaskName | None = Field(None, description="with detail=output, tasks, graph or events: this task only")
     max_chars: Annotated[int, Field(ge=LEAST_CHARS, le=MOST_CHARS), INTEGRAL] = Field(
         DEFAULT_CHARS, description="characters that the answer may have"
     )
@@ -153,6 +154,22 @@ async def _definition(app: App, given: GetFlowStatus, run_id: str) -> dict[str, 
     return answer
 
 
+def _graph(run: RunView, given: GetFlowStatus) -> dict[str, Any]:
+    """Tasks and graph. Where that is too long: the graph, and tasks as far as there is room; or the graph as text, in
+    parts."""
+    answer = run_answer(run)
+    offset = _text_offset(given)
+    if "graph" not in answer or (offset == 0 and len(compact(answer)) <= given.max_chars):
+        return answer
+    tasks, graph = answer.pop("tasks"), compact(answer.pop("graph"))
+    put_text(
+        answer, "graph", graph, given.max_chars, lambda since: _more(given, since, run_id=run.run_id), offset=offset
+    )
+    if "graph" in answer and len(compact(answer)) <= given.max_chars - _TASK_CHARS:
+        answer["tasks"] = tasks
+    return answer
+
+
 def register(server: ToolServer, app: App) -> None:
     """Add get_flow_status."""
 
@@ -164,10 +181,11 @@ def register(server: ToolServer, app: App) -> None:
                 return await _flow(app, given, given.flow_id)
         if run_id is None:  # the arguments' check lets exactly one through
             raise AssertionError
-        if given.since is not None and is_text_place(given.since) and given.detail not in ("output", "definition"):
+        in_text = given.since is not None and is_text_place(given.since)
+        if in_text and given.detail not in ("output", "definition", "graph"):
             raise _no_cursor(
                 given,
-                "This since= is a place in a text; it goes with detail=output or detail=definition.",
+                "This since= is a place in a text; it goes with detail=output, definition or graph.",
                 "Pass a cursor of this run, or leave since out.",
             )
         if given.detail == "output":
@@ -175,9 +193,13 @@ def register(server: ToolServer, app: App) -> None:
         if given.detail == "definition":
             return await _definition(app, given, run_id)
         run = await app.service.get_run(
-            run_id, detail=given.detail, since=given.since, task=given.task, limit=_MAX_EVENTS
+            run_id,
+            detail=given.detail,
+            since=None if in_text else given.since,
+            task=given.task,
+            limit=_MAX_EVENTS,
         )
-        answer = run_answer(run)
+        answer = _graph(run, given) if given.detail == "graph" else run_answer(run)
         cut_events(answer, given.max_chars)
         cut_tasks(answer, given.max_chars)
         return bounded(answer, given.max_chars)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,9 +54,11 @@ class ToolServer(MCPServer[Any]):
         tools that write are not listed, and say so when called. The rest is MCPServer's."""
         self._flow_tools: dict[str, FlowTool] = {}
         self._hidden: set[str] = set()
+        self._elsewhere: dict[str, tuple[str, str]] = {}
         self._read_only = read_only
         self._listed: list[MCPTool] | None = None
         self._transport = transport
+        self._pages: dict[str, str] = {}
         self.on_listed: Callable[[], None] | None = None
         """Called when the tools have been listed."""
         super().__init__(*args, **kwargs)
@@ -74,6 +76,16 @@ class ToolServer(MCPServer[Any]):
         self._flow_tools[tool.name] = tool
         self._listed = None
 
+    def know_of(self, tools: Sequence[str], *, toolset: str, start: str) -> None:
+        """Tell who calls one of those tools that it belongs to a toolset that is not offered; `start` are the options
+        of the command line with which it would be."""
+        self._elsewhere |= dict.fromkeys(tools, (toolset, start))
+
+    def show_by(self, uri: str, *tools: str) -> None:
+        """Tell hosts with MCP Apps to show the results of those tools by the page at that `ui://` URI."""
+        self._pages |= dict.fromkeys(tools, uri)
+        self._listed = None
+
     async def list_tools(self) -> list[MCPTool]:
         if self._listed is None:
             self._listed = [
@@ -84,6 +96,7 @@ class ToolServer(MCPServer[Any]):
                     input_schema=input_schema(tool.arguments),
                     output_schema=tool.answer(),
                     annotations=tool.annotations,
+                    meta={"ui": {"resourceUri": self._pages[tool.name]}} if tool.name in self._pages else None,
                 )
                 for tool in self._flow_tools.values()
             ]
@@ -127,7 +140,9 @@ class ToolServer(MCPServer[Any]):
                 }
             )
         offered = [*self._flow_tools, *sorted(others)]
-        near = nearest_name(name.lower(), offered, likeness=0.5)
+        near = nearest_name(name.lower(), [*offered, *self._elsewhere], likeness=0.5)
+        if near in self._elsewhere:
+            return self._refuse_elsewhere(name, near, *self._elsewhere[near])
         message = f"There is no tool {name[:80]!r}." + (f" Did you mean {near!r}?" if near else "")
         issue: dict[str, Any] = {"path": "", "code": "unknown_tool", "message": message, "expected": offered}
         if near:
@@ -139,6 +154,20 @@ class ToolServer(MCPServer[Any]):
                 "retryable": False,
                 "next": f"Call {near}." if near else "Call one of: " + ", ".join(offered) + ".",
                 "issues": [issue],
+            }
+        )
+
+    def _refuse_elsewhere(self, name: str, near: str, toolset: str, start: str) -> CallToolResult:
+        message = f"{near} belongs to the toolset `{toolset}`, which this server does not offer."
+        if near != name:
+            message = f"There is no tool {name[:80]!r}. {message}"
+        return error_result(
+            {
+                "code": "unknown_tool",
+                "message": message,
+                "retryable": False,
+                "next": f"Ask the operator to start the server with {start}.",
+                "issues": [{"path": "", "code": "toolset_not_offered", "message": message, "got": name[:80]}],
             }
         )
 

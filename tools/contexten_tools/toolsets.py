@@ -2,40 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 
-from contexten_tools import (
-    authoring,
-    control,
-    explaining,
-    insight,
-    listing,
-    reference,
-    running,
-    scheduling,
-    status,
-)
 from contexten_tools.app import App
 from contexten_tools.toolserver import ToolServer
 
-Register = Callable[[ToolServer, App], None]
-
-TOOLSETS: dict[str, tuple[Register, ...]] = {
+TOOLSETS: dict[str, tuple[str, ...]] = {
     "default": (
-        authoring.register,
-        running.register,
-        status.register,
-        listing.register,
-        control.register,
-        explaining.register,
-        scheduling.register,
-        insight.register,
-        reference.register,
+        "authoring",
+        "running",
+        "status",
+        "listing",
+        "control",
+        "explaining",
+        "scheduling",
+        "insight",
+        "reference",
+    ),
+    "history": ("history",),
+    "triggers": ("triggers",),
+    "notifications": ("notifications",),
+}
+"""What `--toolsets` takes, and the modules of this package with their tools, in the order in which these are listed.
+They are imported where they are asked for: a host waits for the list."""
+
+TOOLS: dict[str, tuple[str, ...]] = {
+    "default": (
+        "create_flow",
+        "update_flow",
+        "execute_flow",
+        "wait_for_flow",
+        "get_flow_status",
+        "list_flows",
+        "control_flow",
+        "explain_flow",
+        "set_strategy",
+        "list_agents",
+        "get_metrics",
+        "get_reference",
+    ),
+    "history": ("get_history",),
+    "triggers": (
+        "create_trigger",
+        "update_trigger",
+        "list_triggers",
+        "delete_trigger",
+        "test_trigger",
+        "list_deliveries",
+        "redeliver",
+    ),
+    "notifications": (
+        "create_notification",
+        "list_notifications",
+        "delete_notification",
+        "test_notification",
+        "list_dispatches",
+        "retry_dispatch",
     ),
 }
-"""What `--toolsets` takes, in the order in which tools are listed."""
-
-_LATER = ("triggers",)
+"""The tools of each toolset, so that a server knows those that it does not offer without importing them."""
 
 
 class UnknownToolset(ValueError):
@@ -51,14 +77,16 @@ def resolve_toolsets(names: Sequence[str] | str | None) -> tuple[str, ...]:
     wanted = tuple(dict.fromkeys(part.strip().lower() for part in parts if part.strip())) or ("default",)
     unknown = [name for name in wanted if name not in TOOLSETS]
     if unknown:
-        later = [name for name in unknown if name in _LATER]
-        why = f"not available in this version: {', '.join(later)}" if later else f"unknown: {', '.join(unknown)}"
-        raise UnknownToolset(f"toolset {why}; this version has: {', '.join(TOOLSETS)}")
+        raise UnknownToolset(f"toolset unknown: {', '.join(unknown)}; this version has: {', '.join(TOOLSETS)}")
     return wanted
 
 
 def register(server: ToolServer, app: App) -> None:
     """Add the tools of the app's toolsets. Raises UnknownToolset."""
-    for name in resolve_toolsets(app.toolsets):
-        for add in TOOLSETS[name]:
-            add(server, app)
+    offered = resolve_toolsets(app.toolsets)
+    for name in offered:
+        for module in TOOLSETS[name]:
+            import_module(f"contexten_tools.{module}").register(server, app)
+    for name, tools in TOOLS.items():
+        if name not in offered:
+            server.know_of(tools, toolset=name, start=f"--toolsets {','.join([*offered, name])}")

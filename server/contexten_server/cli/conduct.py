@@ -15,6 +15,7 @@ from contexten.extensions.flow.errors import FlowError
 from contexten_server.cli.exits import Exit, NoDatabase, UsageProblem, exit_of
 from contexten_server.cli.printable import in_line
 from contexten_server.cli.screen import Screen
+from contexten_server.logs import configure_logging, log_to_stderr
 
 if TYPE_CHECKING:
     from contexten.extensions.flow.settings import FlowSettings
@@ -93,9 +94,9 @@ def load_settings(db: Path | None = None, *, warn: bool = True, **given: Any) ->
         for warning in variable_warnings():
             tell_operator(warning)
     if settings.log_level == "DEBUG":
-        logging.basicConfig(stream=sys.stderr)
-        for name in ("contexten", "contexten_server"):  # not the libraries: the story of a run would drown
-            logging.getLogger(name).setLevel(logging.DEBUG)
+        configure_logging(settings)
+    else:
+        log_to_stderr(settings)  # warnings only: commands answer on standard output
     return settings
 
 
@@ -110,5 +111,6 @@ def need_database(database: Path) -> None:
     if not database.exists():
         raise NoDatabase(
             "there is no database yet",
-            next="`contexten-flow run FILE` or `contexten-flow serve` makes it; `contexten-flow doctor` shows where",
+            next="`contexten-flow save FILE`, `contexten-flow run FILE` or `contexten-flow serve` makes it; "
+            "`contexten-flow doctor` shows where",
         )

@@ -45,14 +45,15 @@ def read_definition(file: str) -> Any:
     return parse_json(read_text(file), what="standard input" if file == "-" else file)
 
 
-def read_inputs(argument: str | None) -> dict[str, Any]:
-    """The inputs of a run: JSON, or `@FILE` for a file of JSON. Raises UsageProblem."""
+def read_inputs(argument: str | None, *, option: str = "--inputs") -> dict[str, Any]:
+    """The inputs of a run, or what another option takes: a JSON object, or `@FILE` for a file of it. Raises
+    UsageProblem."""
     if argument is None:
         return {}
     if argument.startswith("@"):
         inputs = parse_json(read_text(argument[1:]), what=argument[1:])
     else:
-        inputs = parse_json(argument, what="--inputs")
+        inputs = parse_json(argument, what=option)
     if not isinstance(inputs, dict):
-        raise UsageProblem('--inputs takes a JSON object, such as \'{"city": "Oslo"}\'')
+        raise UsageProblem(f'{option} takes a JSON object, such as \'{{"city": "Oslo"}}\'')
     return inputs

@@ -122,12 +122,7 @@ def _is_stuck(service: FlowService, states: list[str]) -> bool:
 
 
 def _show(screen: Screen, shown: Any, next_page: str | None, *, is_stuck: bool) -> None:
-    if isinstance(shown, str):
-        screen.note(shown)
-    else:
-        screen.show(shown)
-    if next_page:
-        screen.note(f"more: --page {next_page}")
+    screen.page(shown, next_page)
     if is_stuck:
         screen.note(_NOTHING_MOVES, style="yellow")
 

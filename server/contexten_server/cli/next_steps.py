@@ -14,9 +14,14 @@ _CALL = re.compile(r"\bcall\b|\w\(", re.IGNORECASE)
 
 _BY_CODE = {
     "run_not_found": "`contexten-flow list --runs` shows the runs",
-    "flow_not_found": "`contexten-flow list` shows the saved flows, `contexten-flow list --runs` the runs",
+    "flow_not_found": "`contexten-flow list` shows the saved flows, `contexten-flow list --runs` the runs; "
+    "`contexten-flow save FILE` saves a flow",
     "not_found": "`contexten-flow list --runs` shows the runs",
     "task_not_found": "`contexten-flow status ID` shows the run's tasks",
+    "trigger_not_found": "`contexten-flow trigger list` shows the triggers",
+    "delivery_not_found": "`contexten-flow trigger deliveries` shows what was delivered",
+    "notification_not_found": "`contexten-flow notify list` shows the receivers",
+    "dispatch_not_found": "`contexten-flow notify dispatches` shows the messages",
     "illegal_move": "`contexten-flow status ID` shows the run and its tasks; `contexten-flow run FILE` starts another",
     "invalid_inputs": "correct --inputs at the places named and run it again",
     "idempotency_conflict": "use another --idempotency-key; `contexten-flow list --runs` shows the earlier run",
@@ -28,6 +33,7 @@ _BY_ISSUE = {
     "no_able_agent": "allow the tool in the settings; `contexten-flow doctor` shows what is off and how to enable it",
     "invalid_page": "take --page from the end of the last answer, or leave it out to begin again",
     "unknown_strategy": "name one of these",
+    "not_waiting": "`contexten-flow notify dispatches --state dead` shows the messages that were given up",
 }
 """Where one code stands for many things, the first problem says which."""
 

@@ -22,3 +22,11 @@ DefinitionFile = Annotated[
     str,
     typer.Argument(metavar="FILE", help="A workflow definition as JSON; - reads standard input.", show_default=False),
 ]
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="From then on: ISO 8601, or so long ago, such as 24h or 7d.", show_default=False),
+]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Before that time.", show_default=False)]
+FlowOfRuns = Annotated[
+    str | None, typer.Option("--flow", metavar="FLOW_ID", help="Only this flow's runs.", show_default=False)
+]

@@ -49,12 +49,13 @@ def run(
 async def _run(screen: Screen, file: str, inputs: str | None, db: Any, request: dict[str, Any]) -> Exit:
     from contexten.extensions.flow.actor import Actor
     from contexten.extensions.flow.service import FlowService
+    from contexten.extensions.flow.telemetry.exporting import exporting
 
     definition = read_definition(file)
     values = read_inputs(inputs)
     settings = load_settings(db)
     actor = Actor(client="contexten-flow", transport="cli", tool="run")
-    async with FlowService(settings, holder="contexten-flow run") as service:
+    async with exporting(), FlowService(settings, holder="contexten-flow run") as service:
         started = await service.execute_flow(workflow_def=definition, inputs=values, actor=actor, **request)
         try:
             ended = await _follow(screen, service, started)

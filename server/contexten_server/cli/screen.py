@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from contexten.extensions.flow.views import View
+
 STATE_STYLES = {
     "completed": "green",
     "running": "cyan",
@@ -121,6 +123,22 @@ class Screen:
         if not self.as_json:
             for renderable in renderables:
                 self.out.print(renderable, markup=False)
+
+    def answer(self, view: View, line: str) -> None:
+        """Print an answer: whole as JSON where that was asked for, else a line for people."""
+        if self.as_json:
+            self.data(view.data())
+        else:
+            self.show(line)
+
+    def page(self, rows: RenderableType, next_page: str | None) -> None:
+        """Print a page of a list for people: a table, or words where there is nothing to list."""
+        if isinstance(rows, str):
+            self.note(rows)
+        else:
+            self.show(rows)
+        if next_page:
+            self.note(f"more: --page {next_page}")
 
     def data(self, data: Any) -> None:
         """Print JSON data: indented on a terminal or for a person's file, one value in all."""

@@ -41,7 +41,12 @@ def serve(
     log_level: Annotated[
         Level | None, typer.Option(case_sensitive=False, help="[default: the setting `log_level`]", show_default=False)
     ] = None,
-    read_only: Annotated[bool, typer.Option("--read-only", help="Offer only the tools that change nothing.")] = False,
+    read_only: Annotated[
+        bool,
+        typer.Option(
+            "--read-only", help="Offer callers only what changes nothing; triggers, hooks among them, still start runs."
+        ),
+    ] = False,
     toolsets: Annotated[str, typer.Option(metavar="NAME,...", help="The sets of tools to offer.")] = "default",
     strategy: Annotated[
         str | None,

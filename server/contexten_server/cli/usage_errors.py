@@ -14,6 +14,8 @@ from contexten_server.cli.screen import Screen
 
 _AS_JSON = "contexten_server.as_json"
 
+_CALLED_HERE = {"create": "save", "add": "save"}
+
 # A context is Any below: whose class it is, Click's or Typer's own, depends on Typer's release.
 
 
@@ -26,6 +28,14 @@ class Commands(TyperGroup):
         ctx.meta[_AS_JSON] = "--json" in args
         with _told(ctx):
             return super().parse_args(ctx, args)
+
+    @override
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; what others call by another name is suggested by its name here."""
+        meant = _CALLED_HERE.get(args[0]) if args else None
+        if meant is not None:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {meant!r}?")
+        return super().resolve_command(ctx, args)
 
     @override
     def invoke(self, ctx: Any) -> Any:

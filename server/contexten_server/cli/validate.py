@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contexten.extensions.flow.errors import InvalidDefinition
+from contexten.extensions.flow.errors import InvalidArguments, InvalidDefinition
 from contexten_server.cli.conduct import conduct, load_settings
 from contexten_server.cli.definition_file import read_definition
 from contexten_server.cli.exits import Exit
@@ -89,15 +89,14 @@ async def _check(service: FlowService, definition: Any) -> tuple[FlowSaved | Non
 
 def _next_mend(definition: Any, issues: list[dict[str, Any]]) -> tuple[dict[str, Any], Any] | None:
     """The first issue whose patch applies and changes something, and the definition after it."""
-    import jsonpatch
-    import jsonpointer
+    from contexten.extensions.flow.definition import apply_patch
 
     for issue in issues:
         if not issue.get("patch"):
             continue
         try:
-            mended = jsonpatch.apply_patch(definition, issue["patch"])
-        except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException):
+            mended = apply_patch(definition, issue["patch"])
+        except InvalidArguments:
             continue
         if mended != definition:
             return issue, mended

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +12,7 @@ from contexten_server.cli.conduct import conduct, load_settings, tell_operator
 from contexten_server.cli.exits import Exit
 from contexten_server.cli.screen import Screen
 from contexten_server.cli.serve import Level
+from contexten_server.logs import configure_logging
 
 if TYPE_CHECKING:
     from contexten.extensions.flow.prefect.api import PrefectApi
@@ -43,7 +42,7 @@ async def _worker(pool: str, concurrency: int, name: str | None, log_level: Leve
     from contexten.extensions.flow.errors import AttemptError, FlowError
 
     settings = load_settings(log_level=log_level.value if log_level else None)
-    _show_log(settings.log_level)
+    configure_logging(settings)
     from contexten.extensions.flow.prefect.access import required_api
     from contexten.extensions.flow.prefect.worker import PoolWorker
     from contexten.extensions.flow.prefect.workshop import Workshop
@@ -91,9 +90,3 @@ async def _work(worker: PoolWorker, stop: anyio.Event) -> None:
         group.start_soon(give_up)
         await worker.run(stop)
         group.cancel_scope.cancel()
-
-
-def _show_log(level: str) -> None:
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    for name in ("contexten", "contexten_server"):
-        logging.getLogger(name).setLevel(level)

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -11,12 +13,17 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from standardwebhooks import Webhook
 
+from contexten.extensions.flow import FlowService
+from contexten.extensions.flow.actor import PYTHON
 from contexten.extensions.flow.agents import AttemptContext, SecretVault, TaskCall
 from contexten.extensions.flow.agents.protocol import Json, Traits
 from contexten.extensions.flow.agents.secrets import MIN_SECRET_CHARS
 from contexten.extensions.flow.errors import AttemptError, InvalidArguments
 from contexten.extensions.flow.settings import FlowSettings
+from contexten.extensions.flow.store.writer import Transaction
+from contexten.extensions.flow.triggers.model import HookRequest
 
 Run = Callable[..., Awaitable[Any]]
 VALUE = 'p@ss "w\u00f6rd"/+1'
@@ -440,3 +447,49 @@ def test_what_is_handed_over_goes_by_the_agents_traits(
                 vault.hand_over(Receiver(Traits(secrets=secrets)), {name})
         else:
             vault.hand_over(Receiver(Traits(secrets=secrets)), {name})
+
+
+@pytest.mark.anyio
+async def test_the_secrets_of_a_thousand_hooks_are_shown_nowhere_and_nothing_looks_for_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No task is handed them and no view has them, so that masking need not know them: it would take ever longer."""
+    caplog.set_level(logging.DEBUG, logger="contexten")
+    settings = FlowSettings(database=tmp_path / "flow.sqlite3")
+    async with FlowService(settings, drive=False) as flows:
+        await flows.create_flow(workflow_def={"stages": [{"name": "s", "tasks": [{"name": "t"}]}]}, flow_id="f")
+        hook = await flows.triggers.create(flow_id="f", kind="webhook", trigger_id="hook", actor=PYTHON)
+        await flows._store.write(copy_hook)
+    assert hook.secret is not None
+    async with FlowService(settings, drive=False) as flows:
+        assert flows.vault._forms == {}
+        now = flows.clock.now()
+        headers = {"webhook-id": "msg_1", "webhook-timestamp": str(int(now.timestamp()))}
+        headers["webhook-signature"] = Webhook(hook.secret).sign("msg_1", now, "{}")
+        taken = await flows.triggers.receive("hook", HookRequest(headers=headers, body=b"{}"))
+        refused = await flows.triggers.receive("hook", HookRequest(headers=headers, body=b"[]"))
+        assert flows.vault._forms == {}
+        shown = [
+            taken.body,
+            refused.body,
+            (await flows.triggers.list(limit=100)).data(),
+            (await flows.triggers.update("hook", name="another", actor=PYTHON)).data(),
+            (await flows.triggers.test("hook", actor=PYTHON)).data(),
+            (await flows.triggers.deliveries()).data(),
+            [event.data() for event in await flows.events(limit=1000)],
+            (await flows.triggers.delete("hook", actor=PYTHON)).data(),
+        ]
+    assert (taken.status, refused.status) == (202, 401)
+    text = json.dumps(shown) + caplog.text
+    assert "msg_1" in text
+    assert hook.secret.removeprefix("whsec_") not in text
+
+
+def copy_hook(tx: Transaction) -> None:
+    """Make a thousand hooks of one, each with a secret of its own."""
+    tx.execute("CREATE TEMP TABLE copies AS SELECT * FROM triggers WHERE trigger_id = 'hook'")
+    for number in range(999):
+        secret = "whsec_" + base64.b64encode(number.to_bytes(32)).decode()
+        tx.execute("UPDATE copies SET seq = ?, trigger_id = ?, secret = ?", (100 + number, f"hook-{number}", secret))
+        tx.execute("INSERT INTO triggers SELECT * FROM copies")
+    tx.execute("DROP TABLE copies")

@@ -80,6 +80,11 @@ def iso(at: float | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 
+def make_secret() -> bytes:
+    """32 bytes that nobody can guess."""
+    return secrets.token_bytes(32)
+
+
 def make_id(prefix: str, at: float | None = None) -> str:
     """A new identifier: `prefix`, then 9 characters of time (milliseconds) and 10 of chance; sorts by age."""
     millis = int((time.time() if at is None else at) * 1000)

@@ -28,16 +28,19 @@ from .explaining.obstacles import Obstacles
 from .explaining.postmortem import Postmortem
 from .flows.plans import Plans
 from .flows.saving import Flows
+from .history import History
 from .housekeeping import keep_pruned
 from .live.feed import Feed
 from .live.watching import Watchers
 from .models.toolbox import Toolbox
+from .notifications.notifications import Notifications
 from .recovery.circuits import Circuits
 from .recovery.error_kinds import ErrorKinds
 from .recovery.executor import FlowExecutor
 from .recovery.retry import RetryPolicy
 from .recovery.rules import RecoveryRules
 from .runs.driving import Runs
+from .runs.reading import RunReader
 from .scheduling.estimates import Estimates
 from .scheduling.forecast import Forecast
 from .scheduling.in_force import Scheduling
@@ -45,6 +48,8 @@ from .scheduling.rates import RateLimits
 from .settings import FlowSettings
 from .store import Event, Store
 from .store.servers import drivers_of
+from .telemetry import Telemetry
+from .triggers.triggers import TriggerParts, Triggers
 
 if TYPE_CHECKING:
     from .prefect.mirror import Mirror
@@ -114,6 +119,7 @@ class Core:
         self._watchers = Watchers()
         self._store = Store(self.settings.database, durability=self.settings.durability)
         self._answers = Answers(self._store, self.clock, self._obstacle)
+        self.history = History(self._store, self._answers, self.clock)
         self._feed = Feed(
             store=self._store,
             clock=self.clock,
@@ -125,6 +131,15 @@ class Core:
         self._plans = Plans(self._store)
         self._scheduling = Scheduling(self._store, self.settings, self.clock)
         self._estimates = Estimates(self._store, self.clock)
+        self.telemetry = Telemetry(
+            store=self._store,
+            feed=self._feed,
+            registry=self.registry,
+            scheduling=self._scheduling,
+            clock=self.clock,
+            plans=self._plans,
+            executions=lambda: self._conductor.executions if self._conductor is not None else {},
+        )
         self.registry.placement = self._scheduling.place
         self._flows = Flows(
             store=self._store,
@@ -143,6 +158,9 @@ class Core:
             settings=self.settings,
             clock=self.clock,
         )
+        self._reader = RunReader(
+            self._answers, plans=self._plans, forecast=self._forecast, watchers=self._watchers, holds=self._holds
+        )
         self._runs = Runs(
             store=self._store,
             answers=self._answers,
@@ -152,7 +170,7 @@ class Core:
             engines=self.engines,
             scheduling=self._scheduling,
             estimates=self._estimates,
-            forecast=self._forecast,
+            reader=self._reader,
             settings=self.settings,
             clock=self.clock,
             watchers=self._watchers,
@@ -167,9 +185,36 @@ class Core:
             limits=self._limits,
             clock=self.clock,
         )
-        obstacles = Obstacles(self._store, self._answers, self.registry, self._scheduling, self._owner)
+        self._obstacles = Obstacles(self._store, self._answers, self.registry, self._scheduling, self._owner)
         postmortem = Postmortem(self._store, lambda: self._rules.retry)
-        self._explainer = RunExplainer(self._answers, self.engines, obstacles, self._forecast, postmortem, self._holds)
+        self._explainer = RunExplainer(
+            self._answers, self.engines, self._obstacles, self._forecast, postmortem, self._holds
+        )
+        self.notifications = Notifications(
+            store=self._store,
+            answers=self._answers,
+            vault=self.vault,
+            settings=self.settings,
+            clock=self.clock,
+            watchers=self._watchers,
+            describe=self._reader.get,
+            output_of=self._reader.run_output,
+        )
+        """Who is told of runs."""
+        self.triggers = Triggers(
+            TriggerParts(
+                store=self._store,
+                watchers=self._watchers,
+                clock=self.clock,
+                vault=self.vault,
+                settings=self.settings,
+                answers=self._answers,
+                flows=self._flows,
+                execute=self._runs.execute,
+                control=self._runs.control,
+            )
+        )
+        """What starts runs by itself."""
         self._stack = AsyncExitStack()
         self._is_open = False
         self._must_recall = False
@@ -184,17 +229,22 @@ class Core:
             stack.push_async_callback(_shielded, self._store.close)
             stack.push_async_callback(_bounded, self.registry.aclose, "agents")
             stack.push_async_callback(_bounded, self.engines.aclose, "engines")
+            stack.push_async_callback(_bounded, self.notifications.aclose, "connections to receivers")
             await self._scheduling.recall()
             await self._feed.begin()
             group = await stack.enter_async_context(asyncio.TaskGroup())
             self._watchers.are_closed = False
             self._is_open = True
+            for task in self.telemetry.start(group):
+                stack.callback(task.cancel)
             stack.push_async_callback(_shielded, self._stop)
             if self._drives:
                 await self._scheduling.settle_limits()
                 await self._scheduling.settle()
                 await self._drive(group)
                 self.registry.start(self._agents_changed)
+                for task in (*self.notifications.start(group), *self.triggers.start(group, self._server_id)):
+                    stack.callback(task.cancel)
                 stack.callback(
                     group.create_task(
                         keep_pruned(self._store, self.settings, self.clock, self._forget), name="prune"
@@ -253,6 +303,7 @@ class Core:
                 await self._mirror.aclose(deadline - self.clock.monotonic())
                 self._mirror = None
             self._conductor = self._runs.conductor = self._feed.conductor = None
+        await self.telemetry.finish()
         self._watchers.close()
 
     @property
@@ -294,6 +345,9 @@ class Core:
 
     def _holds(self, run_id: str) -> dict[str, str]:
         return self._conductor.holds(run_id) if self._conductor is not None else {}
+
+    def _server_id(self) -> str:
+        return self._owner() or ""
 
     def _owner(self) -> str | None:
         return self._conductor.owner if self._conductor is not None else None

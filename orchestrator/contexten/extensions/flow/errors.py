@@ -53,6 +53,11 @@ class FlowError(Exception):
         self.next = next
         self.issues = tuple(issues)
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether work that nobody waits for is put off until it succeeds, rather than given up."""
+        return self.retryable
+
     def as_dict(self) -> dict[str, Any]:
         """`{code, message, retryable, next?, issues?}`, as every entrance shows it."""
         data: dict[str, Any] = {"code": self.code, "message": self.message, "retryable": self.retryable}
@@ -105,6 +110,30 @@ class TaskNotFound(NotFound):
     code = "task_not_found"
 
 
+class TriggerNotFound(NotFound):
+    """No trigger has that id."""
+
+    code = "trigger_not_found"
+
+
+class DeliveryNotFound(NotFound):
+    """No delivery has that id; it may have been pruned."""
+
+    code = "delivery_not_found"
+
+
+class NotificationNotFound(NotFound):
+    """No notification has that id."""
+
+    code = "notification_not_found"
+
+
+class DispatchNotFound(NotFound):
+    """No dispatch has that id."""
+
+    code = "dispatch_not_found"
+
+
 class FlowExists(FlowError):
     """A flow with that id and other content exists already."""
 
@@ -123,6 +152,20 @@ class IllegalMove(FlowError):
     code = "illegal_move"
 
 
+class HandlerFailed(FlowError):
+    """A program's function that decides what an event starts raised an error of its own, or answered what it must
+    not."""
+
+    code = "handler_failed"
+
+
+class TooManyDeliveries(FlowError):
+    """As many deliveries wait for that trigger as it lets wait; nothing was recorded."""
+
+    code = "too_many_deliveries"
+    retryable = True
+
+
 class EngineUnavailable(FlowError):
     """The engine asked for by name is not installed or not enabled."""
 
@@ -139,6 +182,11 @@ class StoreError(FlowError):
     """The database cannot be used; the message says why."""
 
     code = "store_error"
+
+    @property
+    def may_pass(self) -> bool:
+        """Disks are freed, and files given back."""
+        return True
 
 
 class StoreBusy(StoreError):
@@ -172,6 +220,11 @@ class StoreConflict(StoreError):
     a defect. Making it again meets them again."""
 
     code = "store_conflict"
+
+    @property
+    def may_pass(self) -> bool:
+        """It will not."""
+        return False
 
 
 class StoreFull(StoreError):

@@ -10,7 +10,9 @@ from .clock import Clock
 from .errors import FlowError
 from .settings import FlowSettings
 from .store import Store
+from .store.notifications import prune_dispatches
 from .store.retention import prune, prune_cache, prune_entries, prune_flows
+from .store.triggers import prune_deliveries
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +29,11 @@ async def keep_pruned(store: Store, settings: FlowSettings, clock: Clock, forget
         try:
             while await store.write(partial(prune_cache, at=at)):
                 await clock.sleep(PAUSE_S)
+            while await store.write(partial(prune_dispatches, ended_before=before, keep=keep)):
+                await clock.sleep(PAUSE_S)
             while await store.write(partial(prune, ended_before=before, keep=keep)):
+                await clock.sleep(PAUSE_S)
+            while await store.write(partial(prune_deliveries, ended_before=before, keep=keep)):
                 await clock.sleep(PAUSE_S)
             while await store.write(partial(prune_entries, made_before=before, keep=keep)):
                 await clock.sleep(PAUSE_S)

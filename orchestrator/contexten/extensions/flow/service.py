@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from .actor import PYTHON, Actor
-from .answers.reading import MAX_PAGE
+from .answers.paging import MAX_PAGE
 from .core import Core
-from .errors import InvalidArguments
+from .errors import Closing, InvalidArguments
 from .explaining.explainer import explain_plan
-from .live.watching import Change
+from .live.watching import Change, Following
 from .runs.submission import RunRequest
 from .scheduling.estimates import guess, guess_tasks
 from .views import (
     Action,
     AgentsView,
+    BackupReport,
     ControlResult,
     Detail,
     EventList,
@@ -25,6 +27,7 @@ from .views import (
     FlowSaved,
     FlowView,
     MetricsView,
+    QueueView,
     RunPage,
     RunView,
     SchedulerView,
@@ -46,6 +49,18 @@ class FlowService(Core):
         """Call `listener` on the event loop after each commit that changed something; answers how to stop.
         Listeners are quick and do not raise."""
         return self._watchers.subscribe(listener)
+
+    async def follow(self, listener: Callable[[Change], None], *, since: str | None = None) -> Following:
+        """`subscribe`, and what changed between a place in the journal and now: for who lost the connection and comes
+        back. Raises StoreError."""
+        self._check_open()
+        stop = self.subscribe(listener)
+        try:
+            missed = await self._feed.changes(since) if since is not None else []
+        except BaseException:
+            stop()
+            raise
+        return Following(missed=missed, place=lambda: self._answers.cursor(self._feed.seen), stop=stop)
 
     # Flows
     async def create_flow(
@@ -89,10 +104,17 @@ class FlowService(Core):
         return await self._answers.flow(flow_id, version)
 
     async def list_flows(
-        self, *, status: str | None = None, tag: str | None = None, limit: int = 20, page: str | None = None
+        self,
+        *,
+        status: str | None = None,
+        tag: str | None = None,
+        search: str | None = None,
+        limit: int = 20,
+        page: str | None = None,
     ) -> FlowPage:
-        """Newest first. `status` is a run state or `idle`. Raises InvalidArguments."""
-        return await self._answers.flows(status, tag, limit, page)
+        """Newest first. `status` is a run state or `idle`; `search` a part of a flow's name, id, tags or latest run's
+        id, whatever the case of its ASCII letters. Raises InvalidArguments."""
+        return await self._answers.flows(status, tag, search, limit, page)
 
     async def list_runs(
         self,
@@ -100,11 +122,13 @@ class FlowService(Core):
         status: str | None = None,
         flow_id: str | None = None,
         tag: str | None = None,
+        search: str | None = None,
         limit: int = 20,
         page: str | None = None,
     ) -> RunPage:
-        """Newest first. Raises InvalidArguments, FlowNotFound."""
-        return await self._answers.runs(status, flow_id, tag, limit, page)
+        """Newest first. `search` is a part of a run's name or id, or of its flow's id or tags, whatever the case of its
+        ASCII letters. Raises InvalidArguments, FlowNotFound."""
+        return await self._answers.runs(status, flow_id, tag, search, limit, page)
 
     async def publish_flow(self, flow_id: str, *, pool: str, version: int | None = None) -> Published:
         """Make a version of a flow (the latest by default) a Prefect deployment on that work pool; its runs are
@@ -139,7 +163,7 @@ class FlowService(Core):
         limit: int = MAX_PAGE,
     ) -> RunView:
         """Raises RunNotFound, TaskNotFound. `since` keeps only tasks and events that changed after that cursor."""
-        return await self._runs.get(run_id, detail=detail, since=since, task=task, limit=limit)
+        return await self._reader.get(run_id, detail=detail, since=since, task=task, limit=limit)
 
     async def latest_run_id(self, flow_id: str) -> str | None:
         """The flow's latest run. Raises FlowNotFound."""
@@ -157,7 +181,7 @@ class FlowService(Core):
         """Wait until the run has ended or is paused (or for any change after `since`), at most `timeout_s`; then what
         changed, as `events`. The end of waiting is never the end of the run. `on_progress` is called after changes,
         at most 5 times a second. Raises RunNotFound."""
-        return await self._runs.wait(run_id, timeout_s=timeout_s, until=until, since=since, on_progress=on_progress)
+        return await self._reader.wait(run_id, timeout_s=timeout_s, until=until, since=since, on_progress=on_progress)
 
     async def control(
         self,
@@ -180,11 +204,11 @@ class FlowService(Core):
     async def task_output(self, run_id: str, task: str) -> str:
         """A completed task's output as JSON text, whole. Raises RunNotFound, TaskNotFound, IllegalMove (no output
         yet)."""
-        return await self._runs.task_output(run_id, task)
+        return await self._reader.task_output(run_id, task)
 
     async def run_output(self, run_id: str) -> str:
         """A completed run's output as JSON text, whole. Raises RunNotFound, IllegalMove (no output yet)."""
-        return await self._runs.run_output(run_id)
+        return await self._reader.run_output(run_id)
 
     async def events(self, run_id: str | None = None, *, since: str | None = None, limit: int = 200) -> EventList:
         """Journal entries after `since`, oldest first. Raises RunNotFound."""
@@ -262,6 +286,11 @@ class FlowService(Core):
         """Agents, tools and engines of this process."""
         return await self._overview.agents()
 
+    async def queue(self, *, limit: int = 50) -> QueueView:
+        """The runs that wait to start, each with what it waits for: at most `limit` of the queue, in its order, and as
+        many of those kept out of it. Raises StoreError."""
+        return await self._obstacles.queue(limit)
+
     async def scheduler(self) -> SchedulerView:
         """The scheduler's state now."""
         return await self._overview.scheduler()
@@ -270,6 +299,19 @@ class FlowService(Core):
         """Figures about scheduler, flows, tasks, agents and store."""
         return await self._overview.metrics()
 
+    async def check_ready(self) -> None:
+        """Raises Closing where no more work is taken, StoreError where nothing can be recorded now. Commits."""
+        self._check_open()
+        if self._conductor is not None:
+            if self._conductor.is_stopping:
+                raise Closing("The service is closing.", next="Send work to another server.")
+            await self._conductor.leases.prove()
+
     async def verify(self) -> VerifyReport:
         """Fold the journal and compare it with the state tables; check the file's integrity. Raises StoreError."""
         return await self._overview.verify()
+
+    async def backup(self, path: Path, *, overwrite: bool = False) -> BackupReport:
+        """Copy the database to a file while it is in use, and check the copy; the file has its name only once all is
+        well. Cancelling gives it up. Raises InvalidArguments where the name is taken, StoreError."""
+        return await self._overview.backup(path, overwrite=overwrite)

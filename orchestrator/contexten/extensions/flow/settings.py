@@ -310,6 +310,7 @@ class FlowSettings(BaseSettings):
     retention_days: float = Field(30.0, gt=0, description="finished runs older than this are pruned")
     retention_runs: int = Field(100_000, ge=1, description="finished runs kept at most")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = Field("text", description="lines of a server's log: for people, or JSON")
 
     @field_validator(
         "allow_hosts",

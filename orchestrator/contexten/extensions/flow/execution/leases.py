@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..agents.protocol import Ending
 from ..clock import make_id
-from ..errors import FlowError
+from ..errors import FlowError, StoreBusy
 from ..store import ClaimedRun, Event, Transaction
 from ..store.claims import take_over
 from ..store.lock import FileLock
@@ -123,6 +123,11 @@ class Leases:
         if self._must_kick:
             self._must_kick = False
             self._conductor.intake.kick()
+
+    async def prove(self) -> None:
+        """Beat, to know that this server can record. Raises StoreError where it cannot now."""
+        if await self._store.write(partial(beat, server_id=self.server_id, at=self._clock.timestamp())) is None:
+            raise StoreBusy("Others took this server for dead: it is about to begin anew.", next="Ask again.")
 
     async def leave(self) -> None:
         """Give up all runs and be a server no more."""

@@ -13,6 +13,7 @@ from ..store import Store
 from ..store.queue import held_by
 from ..store.sql import SQL
 from ..strategies.resource_aware import MAX_LOAD
+from ..views import QueuedView, QueueView
 
 NAMED = 10  # runs that are named of those that hold something
 
@@ -37,19 +38,44 @@ class Obstacles:
 
     async def of(self, row: sqlite3.Row) -> tuple[list[str], str]:
         """What the queued run waits for, and that in a sentence. Raises StoreError."""
-        held_by = row["blocked"]
-        if held_by == "dependencies":
-            found = await self._dependencies(row["run_id"])
-            return found, f"Waits for {' and '.join(found)}."
-        if held_by is not None:
-            found = [await self._limit(held_by)]
-            return found, f"Kept back by {found[0]}."
+        if row["blocked"] is not None:
+            found = await self._hold(row)
+            verb = "Waits for" if row["blocked"] == "dependencies" else "Kept back by"
+            return found, f"{verb} {' and '.join(found)}."
         place = await self._store.row(SQL["queue_place"], (row["run_id"],))
         ahead = int(place[0]) if place else 0
-        holders = await self._store.rows(SQL["slot_holders"])
-        found = self._pools(row, holders) or [self._slots(holders, ahead)]
+        found = self._obstacles(row, await self._store.rows(SQL["slot_holders"]), ahead)
         strategy = self._scheduling.strategy.name
         return found, f"Queued behind {_runs(ahead)} ({strategy}), waiting for {' and '.join(found)}."
+
+    async def queue(self, limit: int) -> QueueView:
+        """The first runs of the queue, and the first of those kept out of it, with what each waits for: at most `limit`
+        of either. Raises StoreError."""
+        rows = await self._store.rows(SQL["queue_rows"], (limit,))
+        held = await self._store.rows(SQL["held_rows"], (limit,))
+        holders = await self._store.rows(SQL["slot_holders"])
+        reasons = [self._obstacles(row, holders, ahead) for ahead, row in enumerate(rows)]
+        reasons += [await self._hold(row) for row in held]
+        (waiting,), (kept,) = [await self._store.row(SQL[name]) or (0,) for name in ("count_queued", "count_held")]
+        return QueueView(
+            strategy=self._scheduling.strategy.name,
+            max_concurrent_flows=self._scheduling.max_concurrent_flows,
+            queued=waiting - kept,
+            held=kept,
+            runs=[
+                QueuedView(run=self._answers.run_view(row), waiting_for=found)
+                for row, found in zip([*rows, *held], reasons, strict=True)
+            ],
+        )
+
+    async def _hold(self, row: sqlite3.Row) -> list[str]:
+        """What keeps a run out of the queue."""
+        if row["blocked"] == "dependencies":
+            return await self._dependencies(row["run_id"])
+        return [await self._limit(row["blocked"])]
+
+    def _obstacles(self, row: sqlite3.Row, holders: list[sqlite3.Row], ahead: int) -> list[str]:
+        return self._pools(row, holders) or [self._slots(holders, ahead)]
 
     async def _dependencies(self, run_id: str) -> list[str]:
         found = []

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
+from ..actor import PYTHON
 from ..engines.choice import how_to_install, installed_version
 from ..errors import RunNotFound
 from ..recovery.executor import FlowExecutor
@@ -179,9 +181,66 @@ class FlowManager(Facade):
         service = await self.service()
         return (await service.publish_flow(flow_id, pool=pool, version=version)).data()
 
+    async def create_trigger(
+        self,
+        flow_id: str,
+        kind: str,
+        config: Mapping[str, Any] | None = None,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        filter: str | None = None,  # noqa: A002 - the word of the tools
+        name: str | None = None,
+        trigger_id: str | None = None,
+    ) -> dict[str, Any]:
+        """Let events start a flow: `kind` is cron, interval, once, github, linear, slack, webhook, file or flow.
+        Answers the trigger with its `trigger_id`; of a hook its `path` and, this once, the `secret` that was made.
+
+        `inputs` are templates and `filter` is CEL, both over `event {kind, type, id, payload, received_at}`.
+        Raises FlowNotFound, InvalidArguments.
+        """
+        service = await self.service()
+        created = await service.triggers.create(
+            flow_id=flow_id,
+            kind=kind,
+            config=config,
+            inputs=inputs,
+            filter=filter,
+            name=name,
+            trigger_id=trigger_id,
+            actor=PYTHON,
+        )
+        return created.data()
+
+    async def list_triggers(
+        self, *, flow_id: str | None = None, kind: str | None = None, limit: int = 50
+    ) -> list[dict[str, Any]]:
+        """The newest triggers. Raises InvalidArguments."""
+        service = await self.service()
+        page = await service.triggers.list(flow_id=flow_id, kind=kind, limit=limit)
+        return [trigger.data() for trigger in page.triggers]
+
+    async def delete_trigger(self, trigger_id: str) -> dict[str, Any]:
+        """Delete a trigger; runs that it started go on. Raises TriggerNotFound."""
+        service = await self.service()
+        return (await service.triggers.delete(trigger_id, actor=PYTHON)).data()
+
+    async def test_trigger(
+        self, trigger_id: str, *, payload: object = None, type: str | None = None, start: bool = False
+    ) -> dict[str, Any]:
+        """What a trigger would do about an event: whether it `starts`, and with which `inputs`; with `start` the event
+        is really delivered. Raises TriggerNotFound, InvalidArguments."""
+        service = await self.service()
+        return (await service.triggers.test(trigger_id, payload=payload, type=type, start=start, actor=PYTHON)).data()
+
     async def explain_flow(
         self, flow_id: str | None = None, *, run_id: str | None = None, workflow_def: object | None = None
     ) -> dict[str, Any]:
         """What a flow will do, or why a run is where it is. Raises FlowNotFound, RunNotFound, InvalidDefinition."""
         service = await self.service()
         return (await service.explain(flow_id=flow_id, run_id=run_id, workflow_def=workflow_def)).data()
+
+    async def backup(self, path: str | Path, *, overwrite: bool = False) -> dict[str, Any]:
+        """Copy the database to a file, whoever writes to it meanwhile; the copy is checked before it gets that name.
+        Raises InvalidArguments where the name is taken, StoreError."""
+        service = await self.service()
+        return (await service.backup(Path(path), overwrite=overwrite)).data()

@@ -86,7 +86,7 @@ def _check_is_current(connection: sqlite3.Connection) -> None:
         )
 
 
-def _not_readable(error: sqlite3.Error) -> StoreError:
+def not_readable(error: sqlite3.Error) -> StoreError:
     """Reading needs two files beside the database: SQLite makes them, and removes them with its last connection."""
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
         return StoreReadOnly(
@@ -195,7 +195,7 @@ class Store:
             _check_is_current(connection)
         except sqlite3.Error as error:
             connection.close()
-            raise _not_readable(error) from error
+            raise not_readable(error) from error
         except BaseException:
             connection.close()
             raise
@@ -320,13 +320,13 @@ class Store:
         rows = await self.rows(sql, parameters)
         return rows[0] if rows else None
 
-    async def survey(self, sql: str) -> list[sqlite3.Row]:
+    async def survey(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[sqlite3.Row]:
         """All rows of a query that reads much: on a connection of its own, where it holds no other read up. Raises
         StoreError."""
         async with self._surveying:
             if self._surveyor is None and self._reader is not None:
                 self._surveyor = await self._open_reader()
-            return await _rows(self._surveyor, sql, ())
+            return await _rows(self._surveyor, sql, parameters)
 
     def size(self) -> int:
         """Bytes of the file and of SQLite's journal."""

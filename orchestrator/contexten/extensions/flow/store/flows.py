@@ -57,7 +57,7 @@ def update(tx: Transaction, flow: SaveFlow, *, expected_version: int | None = No
     """
     head = tx.row(SQL["flow_head"], (flow.flow_id,))
     if head is None:
-        raise FlowNotFound(f"There is no flow {flow.flow_id!r}.", next="Call list_flows() to see the flows.")
+        raise FlowNotFound(f"There is no flow {flow.flow_id[:200]!r}.", next="Call list_flows() to see the flows.")
     version, digest, _ = head
     if digest == flow.digest:
         return version, True

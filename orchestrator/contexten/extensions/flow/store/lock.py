@@ -84,9 +84,13 @@ class FileLock:
         """Give the lock back."""
         _unlock(self._descriptor)
 
+    def empty(self) -> None:
+        """Take out of the file what it says."""
+        os.ftruncate(self._descriptor, 0)
+
     def write(self, content: dict[str, Any]) -> None:
         """Say in the file who holds it."""
-        os.ftruncate(self._descriptor, 0)
+        self.empty()
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         os.write(self._descriptor, json.dumps(content).encode())
 

@@ -277,6 +277,9 @@ FROM flows LEFT JOIN runs AS latest ON latest.run_id = flows.latest_run_id
 WHERE flows.listed AND flows.seq < :before
   AND (:status IS NULL OR coalesce(latest.state, 'idle') = :status)
   AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(flows.tags) WHERE value = :tag))
+  AND (:search IS NULL OR flows.name LIKE :search ESCAPE '\' OR flows.flow_id LIKE :search ESCAPE '\'
+       OR flows.latest_run_id LIKE :search ESCAPE '\'
+       OR EXISTS (SELECT 1 FROM json_each(flows.tags) WHERE value LIKE :search ESCAPE '\'))
 ORDER BY flows.seq DESC LIMIT :limit
 
 -- name: list_runs
@@ -284,6 +287,10 @@ SELECT runs.* FROM runs
 WHERE seq < :before AND (:status IS NULL OR state = :status) AND (:flow_id IS NULL OR flow_id = :flow_id)
   AND (:tag IS NULL OR EXISTS (
       SELECT 1 FROM flows, json_each(flows.tags) WHERE flows.flow_id = runs.flow_id AND value = :tag))
+  AND (:search IS NULL OR name LIKE :search ESCAPE '\' OR run_id LIKE :search ESCAPE '\'
+       OR flow_id LIKE :search ESCAPE '\'
+       OR flow_id IN (
+           SELECT flows.flow_id FROM flows, json_each(flows.tags) WHERE value LIKE :search ESCAPE '\'))
 ORDER BY seq DESC LIMIT :limit
 
 -- name: read_run
@@ -342,6 +349,9 @@ FROM tasks WHERE run_id = ? AND item = -1 AND state = 'completed'
 -- name: read_events
 SELECT seq, run_id, flow_id, type, task, item, attempt, at, actor, data FROM events WHERE seq > ? ORDER BY seq LIMIT ?
 
+-- name: read_changes
+SELECT seq, run_id, flow_id, type FROM events WHERE seq > ? ORDER BY seq LIMIT ?
+
 -- name: read_run_events
 SELECT seq, run_id, flow_id, type, task, item, attempt, at, actor, data FROM events
 WHERE run_id = ? AND seq > ? ORDER BY seq LIMIT ?
@@ -355,6 +365,18 @@ SELECT state, sum(item = -1) AS tasks, sum(attempts) AS attempts, sum(attempts >
 -- name: queue_preview
 SELECT run_id FROM runs INDEXED BY runs_queue
 WHERE state = 'scheduled' AND parent_run_id IS NULL AND blocked IS NULL ORDER BY queue_key, seq LIMIT ?
+
+-- name: queue_rows -- in the order in which they will start: how many
+SELECT runs.* FROM runs INDEXED BY runs_queue
+WHERE state = 'scheduled' AND parent_run_id IS NULL AND blocked IS NULL ORDER BY queue_key, seq LIMIT ?
+
+-- name: held_rows -- kept out of the queue, those first that waited longest: how many
+SELECT runs.* FROM runs INDEXED BY runs_blocked
+WHERE state = 'scheduled' AND parent_run_id IS NULL AND blocked IS NOT NULL ORDER BY seq LIMIT ?
+
+-- name: count_held
+SELECT count(*) FROM runs INDEXED BY runs_blocked
+WHERE state = 'scheduled' AND parent_run_id IS NULL AND blocked IS NOT NULL
 
 -- name: queue_place
 SELECT count(*) FROM runs AS ahead, runs AS mine
@@ -429,6 +451,7 @@ DELETE FROM blobs WHERE
 SELECT flow_id FROM flows
 WHERE NOT listed AND (updated_at < ? OR seq <= ?)
   AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.flow_id = flows.flow_id)
+  AND NOT EXISTS (SELECT 1 FROM triggers WHERE triggers.flow_id = flows.flow_id)
   AND flow_id NOT IN ( -- that another flow runs as its sub-flow
       SELECT value FROM flow_versions AS saved, json_tree(saved.definition)
       WHERE instr(saved.definition, '"flow_id"') AND key = 'flow_id' AND type = 'text')
@@ -450,16 +473,6 @@ RETURNING seq
 
 -- name: keep_line_of_entries
 SELECT seq FROM events WHERE run_id IS NULL ORDER BY seq DESC LIMIT 1 OFFSET ?
-
--- name: verify_runs
-SELECT run_id, state, total, completed FROM runs ORDER BY seq
-
--- name: verify_tasks
-SELECT run_id, task, item, state, reason FROM tasks ORDER BY run_id
-
--- name: verify_events
-SELECT run_id, type, task, item, attempt FROM events
-WHERE run_id IS NOT NULL AND (type LIKE 'run.%' OR type LIKE 'task.%') ORDER BY run_id, seq
 
 -- name: awaited_children
 SELECT runs.run_id, runs.state FROM runs JOIN tasks ON tasks.run_id = runs.parent_run_id AND tasks.child_run_id = runs.run_id

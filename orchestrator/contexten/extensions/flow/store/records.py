@@ -104,6 +104,8 @@ class NewRun:
     on_dependency_failure: str = "fail"
     """"fail" or "run"."""
     actor: str | None = None
+    trace: str | None = None
+    """The W3C `traceparent` of the call that asked for it."""
 
 
 class Submitted(NamedTuple):

@@ -30,7 +30,7 @@ def request(
     """
     row = tx.row(SQL["run_for_request"], (run_id,))
     if row is None:
-        raise RunNotFound(f"There is no run {run_id!r}.", next="Call list_flows(kind='runs') to see the runs.")
+        raise RunNotFound(f"There is no run {run_id[:200]!r}.", next="Call list_flows(kind='runs') to see the runs.")
     state, flow_id, pending, parent = RunState(row[0]), row[1], row[2], row[3]
     if parent is not None and action in ("pause", "resume"):
         root, _ = _root(tx, parent)

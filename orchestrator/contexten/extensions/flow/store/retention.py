@@ -16,7 +16,7 @@ _PRUNED = "pruned"
 
 def prune(tx: Transaction, *, ended_before: float, keep: int) -> int:
     """Delete up to a batch of finished runs that ended before a time, or beyond the `keep` newest; answers how many."""
-    roots = tx.rows(SQL["prunable"], (ended_before, _line(tx, "keep_line", keep), BATCH))
+    roots = tx.rows(SQL["prunable"], (ended_before, keep_line(tx, "keep_line", keep), BATCH))
     last = 0
     for (run_id,) in roots:
         last = max(last, _delete(tx, run_id))
@@ -29,7 +29,7 @@ def prune(tx: Transaction, *, ended_before: float, keep: int) -> int:
 def prune_flows(tx: Transaction, *, at: float, saved_before: float, keep: int) -> list[str]:
     """Delete up to a batch of unlisted flows that no run and no other flow refers to any more, where they were saved
     before a time or are beyond the `keep` newest; answers their ids, which other flows may get from now on."""
-    line = _line(tx, "keep_line_of_flows", keep)
+    line = keep_line(tx, "keep_line_of_flows", keep)
     flow_ids = [str(flow_id) for (flow_id,) in tx.rows(SQL["prunable_flows"], (saved_before, line, BATCH))]
     for flow_id in flow_ids:
         tx.execute(SQL["delete_versions"], (flow_id,))
@@ -41,7 +41,7 @@ def prune_flows(tx: Transaction, *, at: float, saved_before: float, keep: int) -
 def prune_entries(tx: Transaction, *, made_before: float, keep: int) -> int:
     """Delete up to a batch of the journal's entries that are of no run, where they were made before a time or are
     beyond the `keep` newest; answers how many."""
-    line = _line(tx, "keep_line_of_entries", keep)
+    line = keep_line(tx, "keep_line_of_entries", keep)
     gone = tx.rows(SQL["delete_entries_of_no_run"], (made_before, line, BATCH))
     if gone:
         _remember(tx, max(seq for (seq,) in gone))
@@ -56,7 +56,8 @@ def prune_cache(tx: Transaction, *, at: float) -> int:
     return len(gone)
 
 
-def _line(tx: Transaction, query: str, keep: int) -> int:
+def keep_line(tx: Transaction, query: str, keep: int) -> int:
+    """The place of the newest that is beyond the `keep` newest, as that statement finds it; 0 where there is none."""
     row = tx.row(SQL[query], (keep,))
     return int(row[0]) if row else 0
 

@@ -63,6 +63,8 @@ def insert(tx: Transaction, run: NewRun) -> int:
         data |= {"deadline": run.deadline, "on_deadline": run.on_deadline}
     if run.dependencies:
         data["dependencies"] = run.dependencies
+    if run.trace is not None:
+        data["traceparent"] = run.trace
     cursor = tx.event(
         "run.scheduled",
         run.created_at,

@@ -147,6 +147,8 @@ class _Refusal(Exception):
 
 def translate(error: sqlite3.Error) -> StoreError:
     """The error of SQLite as one of ours, with what to do about it."""
+    if isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
+        return StoreConflict("The database was asked with values that it cannot take.")
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreBusy("Another program holds the database locked.", next="End that program, or try again.")
@@ -254,6 +256,8 @@ class Writer:
                     break
                 group.extend(more)
             self._commit(group)
+        with suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA busy_timeout = 0")  # whoever reads long, as a backup does, holds no end up
         self._checkpoint("TRUNCATE")
 
     def _commit(self, group: list[Pending]) -> None:

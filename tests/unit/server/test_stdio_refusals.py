@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from contexten_server.refusals import refusal_of
+from contexten_server.stdio_refusals import refusal_of
 
 PARSE_ERROR, INVALID_REQUEST = -32700, -32600
 
