@@ -18,6 +18,7 @@ from benchmarks.over_mcp import answer_row, notification_row, start_row
 from benchmarks.peers.venv import peers_python
 from benchmarks.referee import ROOT, child_environment, referee
 from benchmarks.report import MAIN, PAGE, Row, machine, print_table, write_page
+from benchmarks.surfaces import surface_rows
 
 # name, scenario, against, what the ratio must at least be
 THROUGHPUT_BARS = (
@@ -29,6 +30,9 @@ THROUGHPUT_BARS = (
 )
 
 ENGINES = "engines"
+SURFACES = "surfaces"
+TABLES = (ENGINES, SURFACES)
+"""The families that have a table of their own."""
 QUEUED_RUNS = 10_000
 DBOS_RUNS = 1_000  # it needs as long for these as we for ten times as many, and more
 
@@ -166,8 +170,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--only",
-        choices=["throughput", "mcp", "queue", "sharing", "memory", ENGINES],
-        help="measure one family; the page keeps only that of engines, which has a table of its own",
+        choices=["throughput", "mcp", "queue", "sharing", "memory", *TABLES],
+        help="measure one family; the page keeps only those that have a table of their own: engines and surfaces",
     )
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn")
@@ -184,16 +188,18 @@ def main() -> int:
             "sharing": lambda: sharing_rows(folder),
             "memory": lambda: memory_rows(folder, options.queued),
             ENGINES: lambda: engine_rows(folder, options.rounds, options.seconds),
+            SURFACES: lambda: anyio.run(surface_rows, folder),
         }
         measured = {name: measure() for name, measure in families.items() if options.only in {None, name}}
         where = machine(folder)
     rows = [row for found in measured.values() for row in found]
     print_table(rows, where)
-    if ENGINES in measured:
-        write_page(measured[ENGINES], where, name=ENGINES)
+    for name in TABLES:
+        if name in measured:
+            write_page(measured[name], where, name=name)
     if options.only is None:
-        write_page([row for name, found in measured.items() if name != ENGINES for row in found], where, name=MAIN)
-    if options.only in {None, ENGINES}:
+        write_page([row for name, found in measured.items() if name not in TABLES for row in found], where, name=MAIN)
+    if options.only in {None, *TABLES}:
         print(f"written to {PAGE.relative_to(ROOT)}")
     return 0 if all(row.ok for row in rows) else 1
 

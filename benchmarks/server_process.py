@@ -38,17 +38,24 @@ async def stdio(arguments: tuple[str, ...]) -> AsyncIterator[Client]:
 @asynccontextmanager
 async def http(database: Path) -> AsyncIterator[Client]:
     """A client of our server over streamable HTTP, in a process of its own."""
+    async with serving(database) as base, Client(f"{base}/mcp") as client:
+        yield client
+
+
+@asynccontextmanager
+async def serving(database: Path) -> AsyncIterator[str]:
+    """Our server over HTTP in a process of its own, and its address."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
+    base = f"http://127.0.0.1:{port}"
     command = [sys.executable, *ours(database), "--transport", "http", "--port", str(port)]
     async with await anyio.open_process(
         command, stdin=None, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=child_environment()
     ) as process:
         try:
-            await _until_ready(f"http://127.0.0.1:{port}/healthz")
-            async with Client(f"http://127.0.0.1:{port}/mcp") as client:
-                yield client
+            await _until_ready(f"{base}/healthz")
+            yield base
         finally:
             process.terminate()
             with anyio.move_on_after(10, shield=True):
