@@ -9,6 +9,7 @@ STAMPS := $(VENV)/.stamps
 SOURCES := orchestrator server tools resources tests examples benchmarks
 NODE_DIR := tests/protocol/node
 LLM := .venv-llm
+TEST_WORKERS := 2
 
 .PHONY: help
 help: ## Show this list
@@ -20,7 +21,7 @@ demo: $(STAMPS)/base ## The main job end to end: a flow over MCP, a crash in mid
 
 .PHONY: test
 test: $(STAMPS)/dev ## All tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(STAMPS)/dev ## Style, formatting, types and the direction of imports
@@ -48,6 +49,14 @@ $(NODE_DIR)/node_modules/.stamp: $(NODE_DIR)/package.json
 .PHONY: chaos
 chaos: $(STAMPS)/dev ## Kill, stop, disturb and compare far longer than `make test` does (about twenty minutes)
 	CONTEXTEN_CHAOS=full $(BIN)/python -m pytest tests/crash tests/properties/test_execution.py tests/properties/test_control.py -o timeout=1800 $(PYTEST_ARGS)
+
+.PHONY: soak
+soak: $(STAMPS)/dev ## Half an hour of hooks, schedules, clients and the dashboard at once: nothing lost, memory flat
+	CONTEXTEN_SOAK=1800 $(BIN)/python -m pytest tests/soak -s $(PYTEST_ARGS)
+
+.PHONY: fuzz
+fuzz: $(STAMPS)/dev ## Try the HTTP API with far more requests than `make test` does (some minutes)
+	CONTEXTEN_FUZZ=full $(BIN)/python -m pytest tests/protocol/test_api_fuzz.py -o timeout=1800 $(PYTEST_ARGS)
 
 .PHONY: test-llm
 test-llm: $(STAMPS)/dev $(LLM)/.stamp ## Tests with a small language model that really runs (a download of 110 MB)
