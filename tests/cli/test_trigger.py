@@ -90,14 +90,13 @@ def test_the_secret_of_a_hook_is_shown_once_with_its_path(cli: Cli) -> None:
     assert made.code == 0, made.err
     secret = made.out.partition("secret")[2].split()[0]
     assert secret.startswith("whsec_")
-    assert made.out.partition("path")[2].split()[0] == "/hooks/push"
-    assert "put the public address of your `contexten-flow serve --transport http` before it" in made.err
+    assert made.out.partition("url")[2].split()[0] == "/hooks/push"
+    assert "put the public address of your `contexten-flow serve --transport http` before the url" in made.err
     for again in (cli("trigger", "show", "push"), cli("trigger", "show", "push", "--json"), cli("trigger", "list")):
         assert again.code == 0
         assert secret not in again.out + again.err
     shown = cli("trigger", "show", "push", "--json").data
-    assert shown["path"] == "/hooks/push"
-    assert "url" not in shown  # whatever a server listens on, its sender may reach it elsewhere
+    assert shown["url"] == "/hooks/push"  # whatever a server listens on, its sender may reach it elsewhere
 
 
 def test_the_url_of_a_hook_is_of_the_server_as_clients_know_it(

@@ -68,9 +68,9 @@ async def github_hook(service: FlowService, **more: Any) -> tuple[str, str]:
         actor=PYTHON,
         **more,
     )
-    assert made.path is not None
+    assert made.url is not None
     assert made.secret is not None
-    return made.path, made.secret
+    return made.url, made.secret
 
 
 def signed(secret: str, payload: Any = ISSUE, *, event: str = "issues", delivery: str = "d-1") -> dict[str, Any]:
@@ -236,11 +236,11 @@ async def test_slack_is_answered_in_its_own_way(live: Any, http: httpx.AsyncClie
         return {"content": body, "headers": headers}
 
     challenge = await http.post(
-        made.path, **from_slack(b'{"type": "url_verification", "challenge": "3eZbrw1aBm2"}', "application/json")
+        made.url, **from_slack(b'{"type": "url_verification", "challenge": "3eZbrw1aBm2"}', "application/json")
     )
     assert (challenge.status_code, challenge.json()) == (200, {"challenge": "3eZbrw1aBm2"})
     command = await http.post(
-        made.path, **from_slack(b"command=%2Fgreet&text=&trigger_id=1.2.a", "application/x-www-form-urlencoded")
+        made.url, **from_slack(b"command=%2Fgreet&text=&trigger_id=1.2.a", "application/x-www-form-urlencoded")
     )
     assert command.status_code == 200
     assert command.json()["text"].startswith("`/greet` was taken")

@@ -163,7 +163,7 @@ async def test_a_trigger_is_made_tested_delivered_and_deleted(served: Served, er
             inputs={"ref": "{{ event.payload.ref }}"},
             trigger_id="on-push",
         )
-        assert (made["trigger_id"], made["path"]) == ("on-push", "/hooks/on-push")
+        assert (made["trigger_id"], made["url"]) == ("on-push", "/hooks/on-push")
         assert made["secret"].startswith("whsec_")
         would = await call("test_trigger", trigger_id="on-push", payload={"ref": "main"}, type="push")
         assert (would["starts"], would["inputs"]) == (True, {"ref": "main"})

@@ -31,7 +31,7 @@ other flows' runs. `config` by kind:
 queue, cancel_previous) and catch_up="latest" (or none, all) for times that passed while no server ran.
 - github {events=["pull_request:opened"], repositories, secret?}, linear {events=["Issue:create"], secret}, slack \
 {commands=["/deploy"], events, secret, response}, webhook {types, secret?} (Standard Webhooks). These get a URL: \
-`path` on this server, which must run with HTTP. `secret` is a name in the server's settings, never the secret \
+`url` on this server, which must run with HTTP. `secret` is a name in the server's settings, never the secret \
 itself; github and webhook get a new one without it, shown in this answer only.
 - file {path, patterns=["*.csv"], changes, recursive}, flow {flow_ids, states=["completed"]}.
 All take rate="10/1m", max_active and max_pending.

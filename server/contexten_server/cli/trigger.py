@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 import typer
@@ -22,7 +22,9 @@ from contexten_server.cli.screen import Screen, plain_table, whole
 
 if TYPE_CHECKING:
     from contexten.extensions.flow.settings import FlowSettings
-    from contexten.extensions.flow.triggers.views import DeliveryView, TriggerCreated, TriggerView
+    from contexten.extensions.flow.triggers.views import DeliveryView, TriggerView
+
+TriggerViewT = TypeVar("TriggerViewT", bound="TriggerView")
 
 trigger = typer.Typer(
     no_args_is_help=True,
@@ -113,11 +115,11 @@ async def _add(
             trigger_id=trigger_id,
             actor=_ACTOR,
         )
-        url = _url(service.settings, made)
+        made = _addressed(made, service.settings)
     if screen.as_json:
-        screen.data(made.data() | ({"url": url} if url else {}))
+        screen.data(made.data())
         return Exit.OK
-    _show(screen, made, url)
+    _show(screen, made)
     if made.secret is not None:
         screen.show(f"secret    {made.secret}")
         screen.note("the secret is shown this once: give it to the sender now", style="yellow")
@@ -138,12 +140,12 @@ def _part(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _url(settings: FlowSettings, view: TriggerView) -> str | None:
-    """Where a hook's sender posts to, if the settings say under which address clients know the server."""
-    if view.path is None or settings.oauth_resource is None:
-        return None
+def _addressed(view: TriggerViewT, settings: FlowSettings) -> TriggerViewT:
+    """With the whole address of a hook, if the settings say under which one clients know the server."""
+    if view.url is None or settings.oauth_resource is None:
+        return view
     known = urlsplit(settings.oauth_resource)
-    return f"{known.scheme}://{known.netloc}{view.path}"
+    return view.model_copy(update={"url": f"{known.scheme}://{known.netloc}{view.url}"})
 
 
 @trigger.command("list")
@@ -199,16 +201,15 @@ def show(trigger_id: TriggerId, db: Db = None, as_json: Json = False) -> None:
 
 async def _get(screen: Screen, trigger_id: str, db: Path | None) -> Exit:
     async with asking(db) as service:
-        view = await service.triggers.get(trigger_id)
-        url = _url(service.settings, view)
+        view = _addressed(await service.triggers.get(trigger_id), service.settings)
     if screen.as_json:
-        screen.data(view.data() | ({"url": url} if url else {}))
+        screen.data(view.data())
     else:
-        _show(screen, view, url)
+        _show(screen, view)
     return Exit.OK
 
 
-def _show(screen: Screen, view: TriggerView | TriggerCreated, url: str | None) -> None:
+def _show(screen: Screen, view: TriggerView) -> None:
     lines = {
         "trigger": view.trigger_id,
         "name": in_line(view.name),
@@ -220,13 +221,13 @@ def _show(screen: Screen, view: TriggerView | TriggerCreated, url: str | None) -
         "filter": in_line(view.filter) if view.filter else None,
         "next": view.next_at,
         "waiting": str(view.waiting) if view.waiting else None,
-        "url" if url else "path": url or view.path,
+        "url": view.url,
     }
     screen.show(*(f"{label:<10}{text}" for label, text in lines.items() if text is not None))
-    if url is not None:
+    if view.url is not None and view.url.startswith("/"):
+        screen.note("put the public address of your `contexten-flow serve --transport http` before the url")
+    elif view.url is not None:
         screen.note("the sender must reach a `contexten-flow serve --transport http` on this database there")
-    elif view.path is not None:
-        screen.note("put the public address of your `contexten-flow serve --transport http` before it")
 
 
 @trigger.command()

@@ -70,7 +70,7 @@ async def test_every_trigger_of_the_document_can_be_made_and_does_what_it_says(s
     assert {trigger["kind"] for trigger in TRIGGERS} >= set(CONFIGS) - {"once"}
     for trigger in TRIGGERS:
         made = await service.triggers.create(**trigger, actor=PYTHON)
-        assert (made.path is not None) is TriggerKind(trigger["kind"]).is_hook
+        assert (made.url is not None) is TriggerKind(trigger["kind"]).is_hook
         assert (made.next_at is not None) is TriggerKind(trigger["kind"]).is_schedule
         if trigger["flow_id"] in EVENTS:
             payload, inputs = EVENTS[trigger["flow_id"]]

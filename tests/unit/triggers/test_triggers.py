@@ -52,7 +52,7 @@ async def test_a_webhook_has_an_address_and_a_secret_that_is_shown_once(settings
         assert created.secret is not None
         assert created.secret.startswith("whsec_")
         assert len(base64.b64decode(created.secret.removeprefix("whsec_"))) == 32
-        assert created.path == f"/hooks/{created.trigger_id}"
+        assert created.url == f"/hooks/{created.trigger_id}"
         everything = [
             (await flows.triggers.get(created.trigger_id)).data(),
             (await flows.triggers.list()).data(),

@@ -26,7 +26,7 @@ class TriggerView(View):
     inputs: dict[str, Any] | None = Field(None, description="templates over event; absent: see create_trigger")
     filter: str | None = Field(None, description="CEL over event; nothing starts where it is false")
     enabled: bool
-    path: str | None = Field(None, description="of a hook: where its sender posts to, on this server")
+    url: str | None = Field(None, description="of a hook: where its sender posts to, below the server's address")
     next_at: str | None = Field(None, description="of a schedule: when it fires next")
     waiting: int = Field(description="deliveries of which nothing has become yet")
     created_at: str
@@ -123,7 +123,7 @@ def trigger_fields(row: sqlite3.Row, waiting: int) -> dict[str, Any]:
         "inputs": json.loads(row["inputs"]) if row["inputs"] else None,
         "filter": row["filter"],
         "enabled": bool(row["enabled"]),
-        "path": hook_path(row["trigger_id"]) if TriggerKind(row["kind"]).is_hook else None,
+        "url": hook_path(row["trigger_id"]) if TriggerKind(row["kind"]).is_hook else None,
         "next_at": iso(row["next_at"]),
         "waiting": waiting,
         "created_at": iso(row["created_at"]) or "",

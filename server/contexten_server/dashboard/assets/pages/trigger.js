@@ -75,7 +75,7 @@ export function open({ app, api, live, go, id, signal }) {
         ],
         ["Next", trigger.next_at ? [at(trigger.next_at), " (", ago(trigger.next_at), ")"] : null],
         ["Waiting deliveries", trigger.waiting || null],
-        ["Its sender posts to", trigger.path ? copyable(`${location.origin}${trigger.path}`, "address") : null],
+        ["Its sender posts to", trigger.url ? copyable(`${new URL(`.${trigger.url}`, document.baseURI)}`, "address") : null],
         ["Trigger id", copyable(trigger.trigger_id, "trigger id")],
       ]),
       card(["Deliveries", state], deliveries, more),

@@ -106,18 +106,18 @@ export async function createTrigger({ api, flow_id, signal }) {
         }),
     },
   );
-  if (created?.path || created?.secret) await tellSender(created);
+  if (created?.url || created?.secret) await tellSender(created);
   return created;
 }
 
-function tellSender({ path, secret, next }) {
+function tellSender({ url, secret, next }) {
   return dialog("The trigger is there", (close) => [
-    path
+    url
       ? h(
           "div",
           { class: "field" },
           h("strong", {}, "Its sender posts to"),
-          copyable(`${location.origin}${path}`, "address"),
+          copyable(`${new URL(`.${url}`, document.baseURI)}`, "address"),
         )
       : null,
     secret
