@@ -272,7 +272,8 @@ process.PROGRAM = (sys.executable, "-c", '''
 import os, socket, sys, time
 from contexten.extensions.flow.controlflow.child import _die_with_parent
 _die_with_parent(int(sys.argv[2]))
-socket.socket(fileno=int(sys.argv[1])).sendall(b'{"type": "ready", "version": "1"}\\\\n')
+channel = socket.socket(fileno=int(sys.argv[1]))  # kept: its end would be taken for the child's
+channel.sendall(b'{"type": "ready", "version": "1"}\\\\n')
 time.sleep(600)
 ''')
 async def main():

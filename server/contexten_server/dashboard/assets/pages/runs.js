@@ -24,7 +24,7 @@ import { runRow } from "../ui/run_row.js";
 const LIMIT = 50;
 const STATES = ["running", "scheduled", "waiting", "paused", "completed", "failed", "cancelled"];
 const TYPING_MS = 180;
-const REFRESH_MS = 300;
+const REFRESH_MS = 120;
 const COUNT_MS = 1500;
 
 export function open({ app, api, live, go, query, signal }) {
