@@ -205,11 +205,13 @@ class Life:
 
     async def be_late(self, trigger_id: str, seconds: float) -> None:
         """Let a schedule that has not fired yet be late by so much, as if no server had run."""
-        triggers, at = self.service.triggers, time.time()
-        if not (await triggers.deliveries(trigger_id, limit=1)).deliveries:
-            late = "UPDATE triggers SET next_at = ? WHERE trigger_id = ? AND next_at > ?"
-            await self.service._store.write(lambda tx: tx.execute(late, (at - seconds, trigger_id, at)).rowcount)
-            await triggers.update(trigger_id, enabled=True, actor=PYTHON)  # which wakes who fires it
+        at = time.time()
+        late = (
+            "UPDATE triggers SET next_at = ? WHERE trigger_id = ? AND next_at > ?"
+            " AND NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.trigger_id = triggers.trigger_id)"
+        )
+        if await self.service._store.write(lambda tx: tx.execute(late, (at - seconds, trigger_id, at)).rowcount):
+            await self.service.triggers.update(trigger_id, enabled=True, actor=PYTHON)  # which wakes who fires it
 
     async def fired(self, trigger_id: str, times: int) -> None:
         """Until a schedule has fired so often."""
