@@ -397,7 +397,7 @@ async def test_triggers_are_made_tried_changed_and_removed(web: httpx.AsyncClien
     await web.post("/api/flows", json={"workflow_def": live.flow(live.value_task()), "flow_id": "started"})
     asked = {"kind": "webhook", "flow_id": "started", "filter": "event.payload.amount > 10", "trigger_id": "orders"}
     made = (await web.post("/api/triggers", json=asked)).json()
-    assert (made["path"], made["secret"].startswith("whsec_")) == ("/hooks/orders", True)
+    assert (made["url"], made["secret"].startswith("whsec_")) == ("/hooks/orders", True)
     assert "secret" not in (await web.get("/api/triggers/orders")).json()
     listed = (await web.get("/api/triggers", params={"kind": "webhook", "flow_id": "started"})).json()["triggers"]
     assert [trigger["trigger_id"] for trigger in listed] == ["orders"]
