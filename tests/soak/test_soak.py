@@ -245,7 +245,7 @@ async def test_everything_at_once_loses_nothing_and_grows_nowhere(tmp_path: Path
             serving(database, **settings) as (base, process),
             httpx.AsyncClient(base_url=base, trust_env=False, timeout=30) as http,
         ):
-            for flow_id, definition in (("hooked", HOOKED), ("after", PLAIN), ("ticked", PLAIN)):
+            for flow_id, definition in (("hooked", HOOKED), ("after", PLAIN), ("ticked", PLAIN), ("last", PLAIN)):
                 await posted(http, "/api/flows", {"flow_id": flow_id, "workflow_def": definition})
             inputs = {"n": "{{ event.payload.data.n }}"}
             hook = await posted(http, "/api/triggers", {"flow_id": "hooked", "kind": "webhook", "inputs": inputs})
@@ -254,7 +254,7 @@ async def test_everything_at_once_loses_nothing_and_grows_nowhere(tmp_path: Path
             )
             await posted(http, "/api/triggers", {"flow_id": "ticked", "kind": "interval", "config": {"every_s": 1}})
             target = {"kind": "webhook", "url": f"http://127.0.0.1:{port}/", "events": ["run.completed"]}
-            await posted(http, "/api/notifications", {**target, "flow_id": "hooked"})
+            await posted(http, "/api/notifications", {**target, "flow_id": "ticked"})
             async with dashboard(base) as page, anyio.create_task_group() as listeners:
                 for place in range(STREAMS):
                     listeners.start_soon(listen, base, place, tally)
@@ -266,7 +266,7 @@ async def test_everything_at_once_loses_nothing_and_grows_nowhere(tmp_path: Path
                     await sample(process, page, tally)
                     senders.cancel_scope.cancel()
                 await settled(http)
-                last = (await posted(http, "/api/runs", {"flow_id": "ticked"}))["run_id"]
+                last = (await posted(http, "/api/runs", {"flow_id": "last"}))["run_id"]
                 with anyio.fail_after(20):  # then all before it has been heard
                     await tally.until_all_heard(last)
                 assert await page.locator("[data-run]").count() > 0
@@ -290,7 +290,8 @@ def check(tally: Tally, database: Path) -> None:
     # A sender that was stopped between its request and the answer may have been accepted without having heard of it.
     assert len(tally.accepted) <= hooked <= len(tally.accepted) + SENDERS
     assert ever["after"] == hooked
-    assert len(tally.received) == sent == hooked
+    assert set(tally.received.values()) <= {1}
+    assert len(tally.received) >= sent >= ever["ticked"] - 3  # the last ticks may still be on their way
     assert tally.lags == 0
     counts = [len(heard) for heard in tally.heard]
     assert max(counts) - min(counts) == 0
