@@ -127,7 +127,7 @@ async def test_a_server_that_stops_ends_streams_refuses_work_and_finishes_attemp
                 ready = await http.get("/readyz")
                 assert (ready.status_code, ready.json()) == (503, {"ready": False, "code": "closing"})
                 assert (await http.get("/healthz")).status_code == 200
-                taken = await http.post(hook["path"], **signed(hook["secret"]))  # what is recorded now starts later
+                taken = await http.post(hook["url"], **signed(hook["secret"]))  # what is recorded now starts later
                 assert taken.status_code == 202, taken.text
             doors.end(first)
             assert await anyio.to_thread.run_sync(served.process.wait, 20) == 0
