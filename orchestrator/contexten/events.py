@@ -6,6 +6,7 @@ functions that are declared for an event's type, in their order, the first that 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -57,7 +58,7 @@ FunctionT = TypeVar("FunctionT", bound=EventFunction)
 _Rule: TypeAlias = Callable[["FlowService", TriggerEvent], Awaitable["RunRequest | None"]]
 
 
-class Source:
+class Source(ABC):
     """What is declared about the events of one trigger."""
 
     def __init__(self, kind: TriggerKind, trigger_id: str, check_closed: Callable[[], None]) -> None:
@@ -77,9 +78,9 @@ class Source:
         """The types of events that something is declared for."""
         return sorted({type for type, _ in self._rules if type is not None})
 
+    @abstractmethod
     def config(self) -> dict[str, Any]:
         """What the trigger is told."""
-        raise NotImplementedError
 
     def _declare(self, type: str | None, rule: _Rule) -> None:
         self._check_closed()
