@@ -3,6 +3,7 @@ end of streams with the server."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import anyio
@@ -52,19 +53,25 @@ def bracketed(host: str) -> str:
 
 
 def check_bind(host: str, settings: FlowSettings) -> None:
-    """Raises BindRefused where others could reach the server and anybody may call."""
-    if not is_loopback(host) and not settings.tokens and not settings.oauth_issuer:
-        raise BindRefused(
-            f"refusing to listen on {host or 'all addresses'} without authentication: "
-            "anybody who reaches it could run flows. "
-            "Set CONTEXTEN_FLOW_TOKENS to one or more bearer tokens, or CONTEXTEN_FLOW_OAUTH_ISSUER and "
-            "CONTEXTEN_FLOW_OAUTH_RESOURCE to an authorization server and this server's URL, or bind to 127.0.0.1."
-        )
+    """Raises BindRefused where others could reach the server, themselves or through a proxy, and anybody may call."""
+    if settings.tokens or settings.oauth_issuer:
+        return
+    if not is_loopback(host):
+        where, otherwise = f"listen on {host or 'all addresses'}", "bind to 127.0.0.1"
+    elif settings.public_url is not None:
+        where, otherwise = f"serve {settings.public_url}", "unset CONTEXTEN_FLOW_PUBLIC_URL"
+    else:
+        return
+    raise BindRefused(
+        f"refusing to {where} without authentication: anybody who reaches it could run flows. "
+        "Set CONTEXTEN_FLOW_TOKENS to one or more bearer tokens, or CONTEXTEN_FLOW_OAUTH_ISSUER and "
+        f"CONTEXTEN_FLOW_OAUTH_RESOURCE to an authorization server and this server's URL, or {otherwise}."
+    )
 
 
-def security_for(host: str, resource: str | None = None) -> TransportSecuritySettings:
+def security_for(host: str, own_urls: Sequence[str] = ()) -> TransportSecuritySettings:
     """Which Host and Origin headers are taken: the bound address and this machine's names, on any port, and those of
-    `resource`, the URL by which clients know this server, where it is given.
+    the URLs by which clients know this server.
 
     Bound to every address, the names by which clients come are not known; there the tokens, which a browser does
     not send by itself, are the guard.
@@ -74,8 +81,7 @@ def security_for(host: str, resource: str | None = None) -> TransportSecuritySet
     names = dict.fromkeys((bracketed(host), *_LOOPBACK_NAMES))
     hosts = [form for name in names for form in (name, f"{name}:*")]
     origins = [f"{scheme}://{form}" for scheme in ("http", "https") for form in hosts]
-    if resource:
-        url = AnyHttpUrl(resource)  # as browsers and clients write it
+    for url in map(AnyHttpUrl, own_urls):  # as browsers and clients write it
         name = url.host or ""
         is_default = url.port == {"http": 80, "https": 443}[url.scheme]
         hosts += [f"{name}:{url.port}", *([name] if is_default else [])]

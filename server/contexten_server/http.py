@@ -57,7 +57,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def http_app(server: ToolServer, app: App, *, host: str, stopping: anyio.Event | None = None) -> ASGIApp:
     """The whole HTTP application, guarded. `stopping` ends its open streams when set."""
-    security = security_for(host, app.settings.oauth_resource)
+    security = security_for(host, app.settings.own_urls)
     authentication = Authentication.of(app.settings)
     streamable = server.streamable_http_app(transport_security=security, host=host)
     server.session_manager.session_idle_timeout = _IDLE_SESSION_S

@@ -99,12 +99,19 @@ def test_the_secret_of_a_hook_is_shown_once_with_its_path(cli: Cli) -> None:
     assert shown["url"] == "/hooks/push"  # whatever a server listens on, its sender may reach it elsewhere
 
 
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"PUBLIC_URL": "https://flows.example.com"},
+        {"OAUTH_ISSUER": "https://auth.example.com", "OAUTH_RESOURCE": "https://flows.example.com/mcp"},
+    ],
+)
 def test_the_url_of_a_hook_is_of_the_server_as_clients_know_it(
-    cli: Cli, database: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, database: Path, monkeypatch: pytest.MonkeyPatch, known: dict[str, str]
 ) -> None:
     assert database.exists()
-    monkeypatch.setenv("CONTEXTEN_FLOW_OAUTH_ISSUER", "https://auth.example.com")
-    monkeypatch.setenv("CONTEXTEN_FLOW_OAUTH_RESOURCE", "https://flows.example.com/mcp")
+    for name, url in known.items():
+        monkeypatch.setenv(f"CONTEXTEN_FLOW_{name}", url)
     made = cli("trigger", "add", "webhook", "report", "--id", "push", "--json").data
     assert made["url"] == "https://flows.example.com/hooks/push"
 

@@ -142,9 +142,9 @@ def _part(text: str) -> tuple[str, Any]:
 
 def _addressed(view: TriggerViewT, settings: FlowSettings) -> TriggerViewT:
     """With the whole address of a hook, if the settings say under which one clients know the server."""
-    if view.url is None or settings.oauth_resource is None:
+    if view.url is None or not settings.own_urls:
         return view
-    known = urlsplit(settings.oauth_resource)
+    known = urlsplit(settings.own_urls[0])
     return view.model_copy(update={"url": f"{known.scheme}://{known.netloc}{view.url}"})
 
 

@@ -23,6 +23,13 @@ def test_any_other_address_needs_one(host: str) -> None:
     check_bind(host, FlowSettings(oauth_issuer="https://auth.example.com", oauth_resource="https://flows.example.com"))
 
 
+def test_what_is_reached_through_a_proxy_needs_one_on_this_machine_too() -> None:
+    public_url = "https://flows.example.com"
+    with pytest.raises(BindRefused, match=f"{public_url}.*CONTEXTEN_FLOW_TOKENS.*unset CONTEXTEN_FLOW_PUBLIC_URL"):
+        check_bind("127.0.0.1", FlowSettings(public_url=public_url))
+    check_bind("127.0.0.1", FlowSettings(public_url=public_url, tokens=("token",)))
+
+
 def test_the_bound_address_and_this_machine_are_the_hosts_that_are_taken() -> None:
     security = security_for("192.168.1.5")
     assert security.enable_dns_rebinding_protection
@@ -40,7 +47,7 @@ def test_the_bound_address_and_this_machine_are_the_hosts_that_are_taken() -> No
     ],
 )
 def test_the_name_by_which_clients_know_the_server_is_taken_too(resource: str, hosts: set[str], origin: str) -> None:
-    plain, security = security_for("127.0.0.1"), security_for("127.0.0.1", resource)
+    plain, security = security_for("127.0.0.1"), security_for("127.0.0.1", [resource])
     assert set(security.allowed_hosts) - set(plain.allowed_hosts) == hosts
     assert set(security.allowed_origins) - set(plain.allowed_origins) == {origin}
 

@@ -3,21 +3,17 @@
 Sources, later ones win: defaults, `contexten-flow.toml` in the user's configuration folder, then the one in the
 working directory (or the file that `CONTEXTEN_FLOW_CONFIG` names instead), `CONTEXTEN_FLOW_*` in the environment,
 explicit arguments. Lists are comma-separated in the environment. Defaults are the safe ones.
-
-The working directory may be a folder of somebody else's, such as a cloned repository. So its file, unless
-`CONTEXTEN_FLOW_CONFIG` names it, may not say what flows may reach, nor who may call.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -26,104 +22,24 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from .addresses import absolute_url, host_and_port, private_url
-from .errors import FlowError, InvalidArguments, Issue
-from .models.providers import provider_problem
-from .nearest import nearest_name
-from .recovery.error_kinds import ErrorKinds
-from .scheduling.rates import RateLimit
-from .strategies import strategy_named
+from ..addresses import absolute_url, host_and_port, private_url
+from ..errors import InvalidArguments
+from ..models.providers import provider_problem
+from ..nearest import nearest_name
+from ..recovery.error_kinds import ErrorKinds
+from ..scheduling.rates import RateLimit
+from ..strategies import strategy_named
+from .files import CONFIG_VARIABLE, settings_files
+from .model_prices import ModelPrice
+from .secret_grants import SecretGrant
 
-CONFIG_FILE = "contexten-flow.toml"
-CONFIG_VARIABLE = "CONTEXTEN_FLOW_CONFIG"
 ENV_PREFIX = "CONTEXTEN_FLOW_"
 
 OPTIONAL_ENGINES = ("strands", "controlflow", "prefect")
 """The engines that are extras."""
 
-_TRUSTED_ONLY = frozenset({"engines", "mcp_servers", "secrets", "tokens", "worker_engine"})
-_TRUSTED_PREFIXES = ("allow_", "model", "oauth_", "prefect_")
-"""With every name that begins so: what the working directory's file may not set."""
-
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749, section 3.3
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_NO_TARGET = "an empty target: name a host or tool:NAME; a secret without any target may go to any tool"
-
-
-class SecretGrant(BaseModel):
-    """A secret that flows may name as `secrets.<name>`, and who may receive its value.
-
-    In the environment: `NAME`, `NAME@api.example.com`, `NAME@tool:shell`, several targets joined by `+`.
-    Without a target any tool of this server may receive it. The value is read from the environment
-    variable `variable` (the secret's own name by default) when an attempt starts.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    variable: str = ""
-    hosts: tuple[str, ...] = ()
-    tools: tuple[str, ...] = ()
-
-    @field_validator("name")
-    @classmethod
-    def _check_name(cls, name: str) -> str:
-        if not _SECRET_NAME.fullmatch(name):
-            raise ValueError(f"a secret's name is an identifier, got {name!r}")
-        return name
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_targets(cls, given: Any) -> Any:
-        """Read the short form of the environment. An empty target is not the absence of targets."""
-        if isinstance(given, str):
-            name, at, targets = given.partition("@")
-            given = {"name": name.strip()}
-            for target in map(str.strip, targets.split("+") if at else ()):
-                kind = "tools" if target.startswith("tool:") else "hosts"
-                given.setdefault(kind, []).append(target.removeprefix("tool:"))
-        if isinstance(given, dict) and [] in (given.get("hosts"), given.get("tools")):  # a file's; the default is ()
-            raise ValueError(_NO_TARGET)
-        return given
-
-    @field_validator("hosts", "tools")
-    @classmethod
-    def _check_targets(cls, targets: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        for target in targets:
-            if not target.strip():
-                raise ValueError(_NO_TARGET)
-            if info.field_name == "hosts":
-                host_and_port(target)
-        return targets
-
-    def value(self) -> str | None:
-        """The secret's value, or None where its variable is unset or empty."""
-        return os.environ.get(self.variable or self.name) or None
-
-
-@dataclass(frozen=True, slots=True)
-class ModelPrice:
-    """USD for a million tokens."""
-
-    input_usd: float
-    output_usd: float
-
-    @classmethod
-    def parse(cls, text: str) -> ModelPrice:
-        """Read `0.15/0.60`. Raises ValueError where it is nothing such."""
-        parts = text.split("/")
-        try:
-            price = cls(*(float(part) for part in parts))
-        except (TypeError, ValueError):
-            raise ValueError(f"{text!r} is no price: write input/output, such as 0.15/0.60") from None
-        if not (0 <= price.input_usd < 1e6 and 0 <= price.output_usd < 1e6):
-            raise ValueError(f"{text!r}: a price is from 0")
-        return price
-
-    def cost(self, input_tokens: int, output_tokens: int) -> float:
-        """Of so many tokens, in USD."""
-        return (input_tokens * self.input_usd + output_tokens * self.output_usd) / 1e6
 
 
 def _split(value: Any) -> Any:
@@ -133,79 +49,6 @@ def _split(value: Any) -> Any:
 def default_database() -> Path:
     """The database's default place: the user's data folder."""
     return Path(platformdirs.user_data_dir("contexten-flow")) / "flow.sqlite3"
-
-
-class SettingsFileError(FlowError):
-    """A settings file is missing, cannot be read, or says what it may not."""
-
-    code = "settings_file"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettingsFile:
-    """A file that was read, and what it sets, by setting."""
-
-    path: Path
-    values: dict[str, Any]
-
-
-def user_settings_file() -> Path:
-    """The settings file of the user's configuration folder, whether it is there or not."""
-    return Path(platformdirs.user_config_dir("contexten-flow")) / CONFIG_FILE
-
-
-def settings_files() -> list[SettingsFile]:
-    """The files that are read now; later ones win. Raises SettingsFileError."""
-    own = _read_settings(user_settings_file())
-    found = [own] if own else []
-    named = os.environ.get(CONFIG_VARIABLE)
-    if named:
-        file = _read_settings(Path(named).expanduser())
-        if file is None:
-            raise SettingsFileError(
-                f"{CONFIG_VARIABLE} names {named}, and there is no such file.",
-                next="Correct the variable, or unset it.",
-            )
-        return [*found, file]
-    file = _read_settings(Path(CONFIG_FILE))
-    if file is None or (own is not None and file.path.samefile(own.path)):
-        return found
-    _refuse_what_needs_trust(file)
-    return [*found, file]
-
-
-def _read_settings(path: Path) -> SettingsFile | None:
-    """What the file sets; None where there is none. Raises SettingsFileError."""
-    import tomllib
-
-    try:
-        values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise SettingsFileError(f"{path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise SettingsFileError(f"{path} is not UTF-8 text.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsFileError(f"{path} is not TOML: {error}.") from None
-    except RecursionError:
-        raise SettingsFileError(f"{path} is nested too deeply.") from None
-    return SettingsFile(path=path.absolute(), values={name.lower(): value for name, value in values.items()})
-
-
-def _refuse_what_needs_trust(file: SettingsFile) -> None:
-    names = [name for name in file.values if name in _TRUSTED_ONLY or name.startswith(_TRUSTED_PREFIXES)]
-    if names:
-        raise SettingsFileError(
-            f"{CONFIG_FILE} in the working directory sets {', '.join(names)}. That is not taken from there unasked: "
-            "the folder may be somebody else's.",
-            next=f"If you know what it says, set {CONFIG_VARIABLE}=./{CONFIG_FILE} to acknowledge it. Else set these "
-            f"in {user_settings_file()} or in the environment.",
-            issues=[
-                Issue(path=f"/{name}", code="needs_trust", message=f"{name} is not taken from the working directory")
-                for name in names
-            ],
-        )
 
 
 def unknown_variables() -> dict[str, str | None]:
@@ -261,6 +104,9 @@ class FlowSettings(BaseSettings):
     mcp_servers: Path | None = Field(None, description="file that names MCP servers whose tools flows may use")
     secrets: Annotated[tuple[SecretGrant, ...], NoDecode] = Field((), description="secrets that flows may name")
     tokens: Annotated[tuple[str, ...], NoDecode] = Field((), repr=False, description="bearer tokens accepted over HTTP")
+    public_url: str | None = Field(
+        None, description="URL by which clients reach this server through a proxy, such as https://flows.example.com"
+    )
     oauth_issuer: str | None = Field(
         None, description="URL of the authorization server whose access tokens are accepted over HTTP"
     )
@@ -438,12 +284,15 @@ class FlowSettings(BaseSettings):
             return [{"name": name, **grant} for name, grant in value.items()]
         return _split(value)
 
-    @field_validator("oauth_issuer", "oauth_resource", "oauth_jwks_url")
+    @field_validator("public_url", "oauth_resource")
     @classmethod
-    def _check_urls(cls, url: str | None, info: ValidationInfo) -> str | None:
-        if not url:
-            return None
-        return absolute_url(url) if info.field_name == "oauth_resource" else private_url(url)
+    def _check_own_urls(cls, url: str | None) -> str | None:
+        return absolute_url(url) if url else None
+
+    @field_validator("oauth_issuer", "oauth_jwks_url")
+    @classmethod
+    def _check_urls(cls, url: str | None) -> str | None:
+        return private_url(url) if url else None
 
     @field_validator("oauth_scopes")
     @classmethod
@@ -462,6 +311,11 @@ class FlowSettings(BaseSettings):
         if info.field_name == "oauth_resource" and issuer and not value:
             raise ValueError("it is needed with oauth_issuer: the URL by which clients know this server")
         return value
+
+    @property
+    def own_urls(self) -> tuple[str, ...]:
+        """The URLs by which clients know this server, beside the address on which it listens; that for people first."""
+        return tuple(url for url in (self.public_url, self.oauth_resource) if url)
 
     @field_validator("log_level", mode="before")
     @classmethod
