@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from contexten.extensions.flow.addresses import is_loopback
 from contexten.extensions.flow.errors import Closing
+from contexten.extensions.flow.outside.urls import is_loopback
 from contexten.extensions.flow.settings import FlowSettings
 from contexten_server.authentication import Authentication, NotAdmitted
 from contexten_server.http_errors import refusal

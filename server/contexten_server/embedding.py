@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from contexten.extensions.flow.addresses import is_loopback
 from contexten.extensions.flow.errors import FlowError
+from contexten.extensions.flow.outside.urls import is_loopback
 from contexten_resources import LiveUpdates
 from contexten_server.access import HOOKS, OPEN_PATHS, route_path
 from contexten_server.assembly import build_server

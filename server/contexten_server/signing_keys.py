@@ -12,8 +12,8 @@ import httpx
 from mcp.client.auth.utils import build_oauth_authorization_server_metadata_discovery_urls
 from pydantic import BaseModel, ValidationError
 
-from contexten.extensions.flow.addresses import private_url
 from contexten.extensions.flow.clock import monotonic
+from contexten.extensions.flow.outside.urls import private_url
 
 logger = logging.getLogger(__name__)
 

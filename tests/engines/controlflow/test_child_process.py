@@ -13,13 +13,13 @@ import anyio
 import psutil
 import pytest
 
-from contexten.extensions.flow.agents.tools import command
 from contexten.extensions.flow.clock import SystemClock
 from contexten.extensions.flow.controlflow import process
 from contexten.extensions.flow.controlflow.keeper import Keeper
 from contexten.extensions.flow.controlflow.messages import Done, FlowSpec, Work
 from contexten.extensions.flow.controlflow.process import ChildGone, ChildProcess, ChildUnfit
 from contexten.extensions.flow.errors import AttemptError
+from contexten.extensions.flow.outside import command
 
 pytestmark = pytest.mark.anyio
 

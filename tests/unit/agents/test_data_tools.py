@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from contexten.extensions.flow.agents.tools.data_processor import DataProcessorParameters
 from contexten.extensions.flow.agents.tools.jmespath_query import QueryError, check_query, run_query
-from contexten.extensions.flow.agents.tools.json_text import JsonTextError, parse_json
 from contexten.extensions.flow.definition.values import check_json
 from contexten.extensions.flow.errors import AttemptError
+from contexten.extensions.flow.outside.json_text import JsonTextError, parse_json
 
 Run = Callable[..., Awaitable[Any]]
 

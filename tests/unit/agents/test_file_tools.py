@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 from contexten.extensions.flow.agents.tools.file_reader import FileReader
-from contexten.extensions.flow.agents.tools.folders import Folders, Place
 from contexten.extensions.flow.errors import AttemptError
+from contexten.extensions.flow.outside.folders import Folders, Place
 from contexten.extensions.flow.settings import FlowSettings
 
 pytestmark = pytest.mark.anyio

@@ -18,9 +18,9 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contexten.extensions.flow.agents.tools.addresses import HostAllowance, is_public, literal_address
-from contexten.extensions.flow.agents.tools.guarded_transport import GuardedBackend
 from contexten.extensions.flow.errors import AttemptError
+from contexten.extensions.flow.outside.addresses import HostAllowance, is_public, literal_address
+from contexten.extensions.flow.outside.guarded_transport import GuardedBackend
 
 Run = Callable[..., Awaitable[Any]]
 

@@ -11,8 +11,8 @@ import anyio
 import psutil
 import pytest
 
-from contexten.extensions.flow.agents.tools import command
 from contexten.extensions.flow.errors import AttemptError
+from contexten.extensions.flow.outside import command
 
 pytestmark = pytest.mark.anyio
 
@@ -206,7 +206,7 @@ SERVER = """
 import sys
 from pathlib import Path
 import anyio
-from contexten.extensions.flow.agents.tools.command import run_command
+from contexten.extensions.flow.outside.command import run_command
 
 async def main():
     argv = ["/bin/sh", "-c", f"read fed; sleep 1000 & echo $! $$ > {sys.argv[1]}; wait"]  # fed after the guard was told

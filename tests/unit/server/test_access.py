@@ -2,7 +2,7 @@
 
 import pytest
 
-from contexten.extensions.flow.addresses import is_loopback
+from contexten.extensions.flow.outside.urls import is_loopback
 from contexten.extensions.flow.settings import FlowSettings
 from contexten_server.access import BindRefused, bracketed, check_bind, security_for
 from contexten_server.http import bind

@@ -17,6 +17,9 @@ class Answering:
     async def ask(self, question: str) -> str:
         return f"{question}!"
 
+    def tell(self) -> None:
+        """Not to be called through the opening."""
+
 
 class Seconds:
     """A clock that the test sets."""
@@ -88,3 +91,13 @@ async def test_a_call_after_the_pause_has_it_tried_again_and_gets_its_answer() -
             opening.open(Answering())
     assert answers == ["well!"]
     assert opening.refusal is None
+
+
+async def test_a_method_that_is_not_asynchronous_is_refused_where_it_is_called() -> None:
+    opening: Any = Opening()
+    early = opening.service.tell()
+    opening.open(Answering())
+    with pytest.raises(TypeError, match="tell is not asynchronous"):
+        opening.service.tell()
+    with pytest.raises(TypeError, match="tell is not asynchronous"):
+        await early

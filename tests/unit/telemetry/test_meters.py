@@ -85,7 +85,7 @@ async def test_a_cancelled_try_is_cancelled_and_what_never_started_has_no_durati
     heard = Heard()
     one_slot = settings.model_copy(update={"max_concurrent_flows": 1})
     async with FlowService(one_slot, agents=[gate]) as flows:
-        stop = flows.telemetry.measure(heard)
+        stop = await flows.telemetry.measure(heard)
         first = await flows.execute_flow(workflow_def=flow("gate"), flow_id="first")
         second = await flows.execute_flow(workflow_def=flow("gate"), flow_id="second")
         with anyio.fail_after(30):
@@ -135,7 +135,7 @@ async def test_what_others_wrote_meanwhile_keeps_nothing_from_being_measured(
             await heed(events)
 
         monkeypatch.setattr(flows._feed, "_on_foreign", held_up)
-        stop = flows.telemetry.measure(heard)
+        stop = await flows.telemetry.measure(heard)
         with anyio.fail_after(30):
             await flows.create_flow(workflow_def=flow(), flow_id="some")
             await desk.create_flow(workflow_def=flow(), flow_id="other")

@@ -17,7 +17,7 @@ from functools import partial
 import anyio
 from anyio.abc import ByteReceiveStream, Process
 
-from ..agents.tools.command import end_group
+from ..outside.command import end_group
 from .messages import (
     MAX_LINE_BYTES,
     Answer,

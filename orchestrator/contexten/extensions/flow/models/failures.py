@@ -12,6 +12,7 @@ from typing import Any
 
 from ..clock import Clock
 from ..errors import AttemptError
+from ..outside.retry_after import retry_after
 from ..recovery.kinds import AGENT_FAILURE, INVALID, NETWORK, RATE_LIMIT, RESOURCE, TIMEOUT, classify, kind_of_status
 
 MAX_TEXT = 600  # characters of what a provider says
@@ -71,8 +72,6 @@ def failure_of(
     if status is not None and kind in {"", RATE_LIMIT, NETWORK}:
         kind, told = _of_status(status, " ".join(map(str, causes)), key_variable)
     if kind == RATE_LIMIT or (status or 0) >= 500:
-        from ..agents.tools.http_exchange import retry_after  # with httpx, which providers' libraries import anyway
-
         headers = [_header(cause, "retry-after") for cause in causes]
         wait_s = retry_after(next((header for header in headers if header), None), clock)
         if wait_s is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
-from ..agents.tools.addresses import HostAllowance, is_link_local, is_private_literal
 from ..errors import InvalidArguments, Issue
 from ..nearest import nearest_name
+from ..outside.addresses import HostAllowance, is_link_local, is_private_literal
 from .model import RUN_EVENTS, NotificationKind
 
 _MAX_URL_CHARS = 2048

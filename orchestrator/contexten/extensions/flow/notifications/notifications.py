@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from ..actor import PYTHON, Actor
 from ..agents.secrets import SecretVault
-from ..agents.tools.addresses import HostAllowance
 from ..answers.paging import check_list, list_name, place_of_page
 from ..answers.reading import Answers
 from ..clock import Clock, iso, make_id
@@ -19,6 +18,7 @@ from ..errors import AttemptError, DispatchNotFound, IllegalMove, Issue, Notific
 from ..live.consumer import JournalConsumer
 from ..live.watching import Watchers
 from ..nearest import nearest_name
+from ..outside.addresses import HostAllowance
 from ..settings import FlowSettings
 from ..store import Store
 from ..store.cursors import encode

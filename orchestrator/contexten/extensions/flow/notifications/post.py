@@ -10,15 +10,16 @@ import anyio
 import anyio.to_thread
 
 from ..agents.secrets import SecretVault
-from ..agents.tools.addresses import HostAllowance
 from ..clock import Clock
 from ..errors import AttemptError
+from ..outside.addresses import HostAllowance
+from ..outside.retry_after import retry_after
 from ..settings import FlowSettings
 
 if TYPE_CHECKING:
     import httpx
 
-    from ..agents.tools.guarded_transport import GuardedTransport, Resolver
+    from ..outside.guarded_transport import GuardedTransport, Resolver
 
 TIMEOUT_S = 10.0  # for the whole exchange; Standard Webhooks recommends 15 to 30 s at most
 _ANSWER_BYTES = 2048  # of a refusal: enough to see what was wrong
@@ -81,8 +82,6 @@ class Post:
             return Answer(error=f"not reached: {self._vault.mask(str(error) or type(error).__name__)}")
 
     async def _answer(self, response: httpx.Response) -> Answer:
-        from ..agents.tools.http_exchange import retry_after
-
         status = response.status_code
         if response.is_success:
             return Answer(status=status)
@@ -105,7 +104,7 @@ class Post:
         return self._transport
 
     def _make(self) -> GuardedTransport:
-        from ..agents.tools.guarded_transport import GuardedTransport, SystemResolver
+        from ..outside.guarded_transport import GuardedTransport, SystemResolver
 
         return GuardedTransport(self._allowance, self._resolver or SystemResolver())
 

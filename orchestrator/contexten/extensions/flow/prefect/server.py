@@ -23,9 +23,9 @@ from typing import NamedTuple
 import anyio
 import psutil
 
-from ..agents.tools.command import guarding
 from ..clock import Clock, SystemClock
 from ..errors import FlowError
+from ..outside.command import guarding
 from ..store.lock import FileLock
 from .api import PrefectApi, PrefectError
 from .configuration import ApiAddress

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
-from ..addresses import host_and_port
+from ..outside.urls import host_and_port
 
 _SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _NO_TARGET = "an empty target: name a host or tool:NAME; a secret without any target may go to any tool"

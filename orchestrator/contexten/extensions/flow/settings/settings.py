@@ -22,10 +22,10 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from ..addresses import absolute_url, host_and_port, private_url
 from ..errors import InvalidArguments
 from ..models.providers import provider_problem
 from ..nearest import nearest_name
+from ..outside.urls import absolute_url, host_and_port, private_url
 from ..recovery.error_kinds import ErrorKinds
 from ..scheduling.rates import RateLimit
 from ..strategies import strategy_named

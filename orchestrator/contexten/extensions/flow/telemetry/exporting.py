@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
-from ..agents.tools.daemon_thread import call_in_daemon_thread
+from ..outside.daemon_thread import call_in_daemon_thread
 from ..trace_context import is_given
 
 if TYPE_CHECKING:

@@ -81,7 +81,7 @@ class Telemetry:
                 logger.warning("gauges could not be read: %s", error)
             await self._clock.sleep(READ_S)
 
-    def measure(self, measures: Measures) -> Callable[[], None]:
+    async def measure(self, measures: Measures) -> Callable[[], None]:
         """Tell `measures` of what this process records from now on; answers how to stop. Some microseconds a commit."""
         return self._feed.listen(Fold(measures, self._executions))
 

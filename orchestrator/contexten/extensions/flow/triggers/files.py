@@ -17,10 +17,10 @@ from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint
 from watchfiles import Change, awatch
 
-from ..agents.tools.folders import Folders
 from ..clock import Clock, iso
 from ..definition.values import as_timestamp
 from ..errors import AttemptError, InvalidArguments, Issue
+from ..outside.folders import Folders
 from .configs import FileConfig
 from .model import Trigger, TriggerEvent, TriggerKind
 

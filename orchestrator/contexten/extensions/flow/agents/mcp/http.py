@@ -18,8 +18,8 @@ from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, PARSE_ERROR
 from typing_extensions import override
 
 from ...clock import Clock
+from ...outside.retry_after import retry_after
 from ...recovery.kinds import NETWORK, TIMEOUT, kind_of_status
-from ..tools.http_exchange import retry_after
 from .target import HttpTarget
 
 KIND_KEY = "contexten.kind"

@@ -19,7 +19,7 @@ from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
-from ..tools.command import end_group
+from ...outside.command import end_group
 from .target import StdioTarget
 
 _LEAVE_S = 1.0  # for a server to end by itself once its input is closed

@@ -12,8 +12,8 @@ from ...definition.expressions import compile_expression
 from ...definition.scope import Scope
 from ...definition.values import NotJson, check_json
 from ...errors import AttemptError
+from ...outside.daemon_thread import call_in_daemon_thread
 from ..protocol import AttemptContext, Json
-from .daemon_thread import call_in_daemon_thread
 from .tool import Absent, Tool, ToolEnvironment, ToolParameters, body_of
 
 _ROOTS = ("data",)

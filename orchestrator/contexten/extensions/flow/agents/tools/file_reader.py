@@ -11,10 +11,10 @@ from pydantic import Field
 from typing_extensions import override
 
 from ...errors import AttemptError, Issue
+from ...outside.daemon_thread import call_in_daemon_thread
+from ...outside.folders import Folders
 from ...settings import FlowSettings
 from ..protocol import AttemptContext, Json
-from .daemon_thread import call_in_daemon_thread
-from .folders import Folders
 from .formats import Format, FormatError, decode
 from .tool import Absent, Tool, ToolEnvironment, ToolParameters
 

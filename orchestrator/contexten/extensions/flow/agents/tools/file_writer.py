@@ -11,9 +11,9 @@ from pydantic import Field
 from typing_extensions import override
 
 from ...errors import AttemptError, Issue
+from ...outside.folders import Folders
 from ...settings import FlowSettings
 from ..protocol import AttemptContext, Json
-from .folders import Folders
 from .formats import Format, FormatError, encode
 from .tool import Absent, Tool, ToolEnvironment, ToolParameters, body_of
 

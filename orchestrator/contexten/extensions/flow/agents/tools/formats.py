@@ -10,7 +10,7 @@ import csv
 import io
 from typing import Any, Literal
 
-from .json_text import JsonTextError, dump_json, mend_text, parse_json
+from ...outside.json_text import JsonTextError, dump_json, mend_text, parse_json
 
 Format = Literal["auto", "json", "text", "csv", "lines", "bytes"]
 

@@ -12,14 +12,14 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import override
 
 from ...errors import Issue
+from ...outside.addresses import HostAllowance, is_private_literal
 from ...settings import FlowSettings
 from ..protocol import AttemptContext, Json
-from .addresses import HostAllowance, is_private_literal
 from .formats import Format
 from .tool import Absent, Tool, ToolEnvironment, ToolParameters
 
 if TYPE_CHECKING:
-    from .guarded_transport import Resolver
+    from ...outside.guarded_transport import Resolver
     from .http_exchange import HttpExchange
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")

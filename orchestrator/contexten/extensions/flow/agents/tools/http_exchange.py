@@ -8,8 +8,6 @@ import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import unquote
@@ -20,13 +18,14 @@ import httpx
 
 from ...clock import Clock
 from ...errors import AttemptError
+from ...outside.addresses import HostAllowance
+from ...outside.guarded_transport import GuardedTransport, Resolver, SystemResolver
+from ...outside.json_text import dump_json, mend_text
+from ...outside.retry_after import retry_after
 from ...recovery.kinds import kind_of_status
 from ..protocol import Json
-from .addresses import HostAllowance
 from .formats import Format, FormatError, decode, decode_text
-from .guarded_transport import GuardedTransport, Resolver, SystemResolver
 from .http_client import HttpClientParameters
-from .json_text import dump_json, mend_text
 from .tool import ToolEnvironment
 
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
@@ -36,7 +35,6 @@ _CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization", "x-a
 _ERROR_BODY_BYTES = 4096  # of a failed answer: enough to see what was wrong
 _ERROR_BODY_CHARS = 500
 _INLINE_BYTES = 1 << 16  # decodes in about a millisecond; more goes to a worker thread
-_MAX_RETRY_AFTER_S = 30 * 24 * 3600.0
 _AUTHORITY_WITH_SECRET = re.compile(r"[^/?#]*://[^/?#]*\[secret:")
 _JSON_TYPE = re.compile(r"(?:application|text)/(?:[\w.+-]+\+)?json\Z")
 
@@ -302,22 +300,6 @@ async def _status_failure(hop: _Hop, response: httpx.Response, clock: Clock) -> 
     phrase = f"{status} {response.reason_phrase}".strip()
     tail = f": {text}" if text else "."
     return AttemptError(f"{hop.shown} answered {phrase}{tail}", kind=kind_of_status(status), details=details)
-
-
-def retry_after(value: str | None, clock: Clock) -> float | None:
-    """The seconds that a Retry-After header (a number, or a date) asks for; None where it asks for nothing."""
-    if value is None:
-        return None
-    value = value.strip()
-    if re.fullmatch(r"[0-9]{1,12}", value):
-        return min(float(value), _MAX_RETRY_AFTER_S)
-    try:
-        at = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-    return min(max(0.0, (at - clock.now()).total_seconds()), _MAX_RETRY_AFTER_S)
 
 
 async def _content(response: httpx.Response, max_bytes: int, *, cut: bool = False) -> bytes | None:

@@ -11,8 +11,8 @@ from pydantic import Field, field_validator
 from typing_extensions import override
 
 from ...errors import AttemptError
+from ...outside.json_text import JsonTextError, parse_json
 from ..protocol import AttemptContext, Json
-from .json_text import JsonTextError, parse_json
 from .tool import Absent, Tool, ToolEnvironment, ToolParameters, body_of
 
 _INLINE_CHARS = 1 << 16  # parses in about a millisecond; more goes to a worker thread

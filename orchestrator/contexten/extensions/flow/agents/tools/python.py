@@ -14,9 +14,9 @@ from typing_extensions import override
 
 from ...definition.values import NotJson, check_json
 from ...errors import AttemptError
+from ...outside.daemon_thread import call_in_daemon_thread
 from ...settings import FlowSettings
 from ..protocol import AttemptContext, Json
-from .daemon_thread import call_in_daemon_thread
 from .tool import Absent, Tool, ToolEnvironment, ToolParameters, body_of
 
 ENABLE_FUNCTIONS = (

@@ -16,13 +16,13 @@ from pydantic import Field, StringConstraints, field_validator
 from typing_extensions import override
 
 from ...errors import AttemptError
+from ...outside.command import MAX_OUTPUT_BYTES, CommandResult, run_command
+from ...outside.folders import Folders
+from ...outside.json_text import dump_json
 from ...recovery.kinds import classify
 from ...settings import FlowSettings
 from ..protocol import AttemptContext, Json
-from .command import MAX_OUTPUT_BYTES, CommandResult, run_command
-from .folders import Folders
 from .formats import decode_text
-from .json_text import dump_json
 from .tool import Absent, Tool, ToolEnvironment, ToolParameters, body_of
 
 ENABLE_COMMANDS = "name the commands in allow_commands in the settings (CONTEXTEN_FLOW_ALLOW_COMMANDS=git,jq)"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
-from ...agents.tools.json_text import JsonTextError, parse_json
+from ...outside.json_text import JsonTextError, parse_json
 from ..configs import TriggerConfig
 from ..model import HookAnswer, HookRequest, TriggerEvent
 

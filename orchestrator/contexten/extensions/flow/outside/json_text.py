@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from ...definition.values import MAX_DEPTH, MAX_INTEGER, find_surrogate
+from ..definition.values import MAX_DEPTH, MAX_INTEGER, find_surrogate
 
 _MAX_DIGITS = 4000  # Python refuses to convert longer ones (4,300), since the time grows with the square
 

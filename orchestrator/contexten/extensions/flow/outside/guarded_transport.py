@@ -19,7 +19,7 @@ import httpcore
 import httpx
 from typing_extensions import override
 
-from ...errors import AttemptError
+from ..errors import AttemptError
 from .addresses import HostAllowance, is_link_local, is_public, literal_address
 from .daemon_thread import call_in_daemon_thread
 
