@@ -47,7 +47,7 @@ $(NODE_DIR)/node_modules/.stamp: $(NODE_DIR)/package.json
 	@touch $@
 
 .PHONY: chaos
-chaos: $(STAMPS)/dev ## Kill, stop, disturb and compare far longer than `make test` does (about twenty minutes)
+chaos: $(STAMPS)/dev ## Kill, stop, disturb and compare far longer than `make test` does (about half an hour)
 	CONTEXTEN_CHAOS=full $(BIN)/python -m pytest tests/crash tests/properties/test_execution.py tests/properties/test_control.py -o timeout=1800 $(PYTEST_ARGS)
 
 .PHONY: soak

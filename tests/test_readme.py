@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import os
 import re
@@ -20,10 +22,12 @@ from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 from mcp import Client, StdioServerParameters
 
+from contexten import ContextenApp, StartFlow
 from contexten.extensions.flow.settings import FlowSettings
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+CONTEXTEN_APP = ROOT / "docs" / "contexten-app.md"
 DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 
 _BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -71,13 +75,36 @@ def _run(command: list[str], desk: dict[str, str]) -> subprocess.CompletedProces
     return subprocess.run(command, cwd=folder, env=desk, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_every_python_snippet_of_the_readme_runs(desk: dict[str, str]) -> None:
-    snippets = _blocks(README, "python")
-    assert snippets
-    for _, snippet in snippets:
-        done = _run([sys.executable, "-c", snippet], desk)
+@pytest.mark.parametrize("document", [README, CONTEXTEN_APP], ids=lambda document: document.name)
+def test_every_python_snippet_runs(desk: dict[str, str], document: Path) -> None:
+    snippets = _blocks(document, "python")
+    for name, text in snippets:
+        if name:  # a module that others import
+            (Path(desk["HOME"]) / name).write_text(text, encoding="utf-8")
+    programs = [text for name, text in snippets if not name]
+    assert programs
+    for program in programs:
+        done = _run([sys.executable, "-c", program], desk)
         assert done.returncode == 0, done.stderr
-        assert "completed" in done.stdout
+        assert "completed" in done.stdout, done.stdout
+
+
+def test_what_is_said_of_an_app_in_words_is_awaited_where_it_must_be_and_only_there() -> None:
+    programs = [*DOCUMENTS, *(ROOT / "examples").rglob("*.py")]
+    said = {
+        (path.name, call[2], bool(call[1]))
+        for path in programs
+        for call in re.finditer(r"\b(await )?app\.(\w+)\(", path.read_text(encoding="utf-8"))
+    }
+    assert len(said) >= 5
+    for where, name, is_awaited in sorted(said):
+        assert is_awaited == inspect.iscoroutinefunction(getattr(ContextenApp, name)), (where, name)
+
+
+def test_every_field_of_start_flow_is_in_its_table_and_no_other() -> None:
+    section = CONTEXTEN_APP.read_text(encoding="utf-8").split("## What an event starts")[1].split("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert listed == [field.name for field in dataclasses.fields(StartFlow)]
 
 
 def test_every_command_that_the_readme_shows_succeeds(desk: dict[str, str]) -> None:

@@ -10,7 +10,8 @@ from importlib.metadata import entry_points
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
 
-from .events import FunctionT, Schedule, Sender, Slack, Source
+from .events import FunctionT, Schedule, Sender, Slack, Source, schedule_exists
+from .extensions.flow.errors import InvalidArguments, Issue
 from .extensions.flow.facades.manager import FlowManager
 from .extensions.flow.service import FlowService
 from .extensions.flow.settings import FlowSettings
@@ -108,13 +109,13 @@ class ContextenApp:
         self, expression: str, *, timezone: str = "UTC", trigger_id: str | None = None, **config: Any
     ) -> Callable[[FunctionT], FunctionT]:
         """Ask the decorated function what to start at the times of a cron expression; `config` may have `catch_up`,
-        `overlap` and the limits of triggers. The trigger's id is the app's name and the function's unless it is given.
-        Raises InvalidArguments."""
+        `overlap` and the limits of triggers. The trigger's id is the app's name and the function's unless it is given;
+        each schedule needs its own. Raises InvalidArguments."""
 
         def decorate(function: FunctionT) -> FunctionT:
-            the_id = trigger_id or _NO_ID.sub("-", f"{self.name}.{getattr(function, '__name__', 'schedule')}").strip(
-                "-."
-            )
+            the_id = trigger_id or _schedule_id(self.name, getattr(function, "__name__", "schedule"))
+            if any(the_id == schedule.trigger_id for schedule in self._schedules):
+                raise schedule_exists(the_id)
             told = {"expression": expression, "timezone": timezone, **config}
             self._schedules.append(Schedule(the_id, function, told, self._check_closed))
             return function
@@ -145,7 +146,11 @@ class ContextenApp:
         await self.flow_manager.aclose()
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(
@@ -171,6 +176,7 @@ class ContextenApp:
         try:
             await self._application().start()
         except Exception as error:
+            await self.aclose()
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
         await send({"type": "lifespan.startup.complete"})
@@ -203,6 +209,19 @@ class ContextenApp:
             yield await self.flow_manager.service()
         finally:
             await self.aclose()
+
+
+def _schedule_id(app: str, function: str) -> str:
+    """Raises InvalidArguments where nothing is left of one of the names: others would get the same id."""
+    parts = {name: _NO_ID.sub("-", name).strip("-.") for name in (app, function)}
+    for name, part in parts.items():
+        if not part:
+            raise InvalidArguments(
+                f"No trigger's id can be made of the name {name!r}: an id has ASCII letters, digits, '.', '_' and '-'.",
+                next="Give the schedule an id: cron(..., trigger_id=...).",
+                issues=[Issue(path="/trigger_id", code="missing_argument", message="an id of your choice", got=name)],
+            )
+    return f"{parts[app]}.{parts[function]}"
 
 
 def _entry_point(name: str) -> Callable[..., Any]:

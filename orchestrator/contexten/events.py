@@ -6,6 +6,7 @@ functions that are declared for an event's type, in their order, the first that 
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -50,9 +51,9 @@ _TYPES: dict[str, type] = {"flow_id": str, "name": str, "framework": str, "input
 Answer: TypeAlias = StartFlow | Mapping[str, Any] | None
 """What an event starts; a mapping has fields of StartFlow, None starts nothing."""
 
-EventFunction: TypeAlias = Callable[[TriggerEvent], Awaitable[Answer]]
-"""Decides what an event starts. It may be called again for an event after a crash, and must answer the same flow for
-the same event: the run is recorded once for a flow."""
+EventFunction: TypeAlias = Callable[[TriggerEvent], "Awaitable[Answer] | Answer"]
+"""Decides, async or not, what an event starts. It may be called again for an event after a crash, and must answer the
+same flow for the same event: the run is recorded once for a flow."""
 
 FunctionT = TypeVar("FunctionT", bound=EventFunction)
 _Rule: TypeAlias = Callable[["FlowService", TriggerEvent], Awaitable["RunRequest | None"]]
@@ -88,7 +89,8 @@ class Source(ABC):
 
     def _ask(self, type: str | None, function: EventFunction) -> None:
         async def ask(_service: FlowService, event: TriggerEvent) -> RunRequest | None:
-            return _request(await function(event))
+            answer = function(event)
+            return _request(await answer if inspect.isawaitable(answer) else answer)
 
         self._declare(type, ask)
 
@@ -175,6 +177,15 @@ class Schedule(Source):
 
     def config(self) -> dict[str, Any]:
         return self._config
+
+
+def schedule_exists(trigger_id: str) -> InvalidArguments:
+    """The error for a second schedule that would be the same trigger."""
+    return InvalidArguments(
+        f"A schedule with the id {trigger_id!r} is declared already.",
+        next="Give each an id of its own: cron(..., trigger_id=...).",
+        issues=[Issue(path="/trigger_id", code="trigger_exists", message="another has that id", got=trigger_id)],
+    )
 
 
 def _request(answer: Answer) -> RunRequest | None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from .events import Source
+from .events import Source, schedule_exists
 from .extensions.flow.actor import Actor
 from .extensions.flow.errors import FlowError, InvalidArguments, TriggerNotFound
 from .extensions.flow.triggers.configs import parse_config
@@ -25,12 +25,15 @@ _behind: WeakKeyDictionary[FlowService, dict[str, list[Source]]] = WeakKeyDictio
 
 
 async def attach(service: FlowService, sources: Sequence[Source]) -> None:
-    """Stand behind the triggers of these sources, which are saved as they are declared now. Raises InvalidArguments,
-    StoreError."""
+    """Stand behind the triggers of these sources, which are saved as they are declared now; several stand behind
+    one sender, but only one behind a schedule. Raises InvalidArguments, StoreError."""
     behind = _behind.setdefault(service, {})
-    for source in sources:
-        behind.setdefault(source.trigger_id, []).append(source)
     try:
+        for source in sources:
+            others = behind.setdefault(source.trigger_id, [])
+            if others and (source.kind.is_schedule or source.kind != others[0].kind):
+                raise schedule_exists(source.trigger_id)
+            others.append(source)
         for source in sources:
             await _save(service, behind[source.trigger_id])
             service.triggers.handle(source.trigger_id, _decider(service, source.trigger_id))

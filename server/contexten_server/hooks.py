@@ -1,7 +1,8 @@
 """Where the world knocks: `POST /hooks/{trigger_id}`.
 
-Callers have no token: a hook's signature vouches for them, and whoever has none learns nothing but that. Nothing here
-looks into a request; its bytes go to the trigger as they came, since it is those that were signed.
+Callers have no token: a hook's signature vouches for them. Whoever cannot sign learns whether a hook has that address
+(404) and whether the server has its secret (503), and else that the request was refused; never what a hook starts.
+Nothing here looks into a request; its bytes go to the trigger as they came, since it is those that were signed.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import anyio
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.routing import Mount
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from contexten_server import api, health, hooks, metrics
@@ -67,6 +67,7 @@ def http_app(server: ToolServer, app: App, *, host: str, stopping: anyio.Event |
         async with server.session_manager.run():
             yield
 
+    mcp = [*streamable.routes, *server.sse_app(transport_security=security, host=host).routes]
     application = Starlette(
         routes=[
             *pages.routes(),
@@ -75,12 +76,13 @@ def http_app(server: ToolServer, app: App, *, host: str, stopping: anyio.Event |
             *metrics.routes(app),
             *hooks.routes(app),
             Mount("/api", api.application(app)),
-            *streamable.routes,
-            *server.sse_app(transport_security=security, host=host).routes,
+            *mcp,
+            *(Route(f"{route.path}/", route.endpoint) for route in mcp if isinstance(route, Route)),
         ],
         lifespan=lifespan,
         exception_handlers={HTTPException: not_served},
     )
+    application.router.redirect_slashes = False  # a sender of a hook would follow none, and the answer says nothing
     guarded: ASGIApp = Browsers(Guard(application, security=security, authentication=authentication))
     return guarded if stopping is None else EndWithServer(guarded, stopping)
 

@@ -61,7 +61,7 @@ class _Page:
     async def _refresh(self) -> None:
         telemetry = self._app.service.telemetry
         if not self._is_measuring:
-            telemetry.measure(self._figures)
+            await telemetry.measure(self._figures)
             self._is_measuring = True
         if monotonic() - self._read_at >= FRESH_S:
             self._figures.read(await telemetry.readings())

@@ -9,7 +9,8 @@ waits for it. Where the database cannot be used each call says so, and later cal
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from inspect import iscoroutinefunction
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
@@ -42,7 +43,7 @@ class Opening:
     @property
     def service(self) -> FlowService:
         """The service as tools and resources see it: its asynchronous methods and those of its families, such as
-        `triggers.create`, each waiting until it is open."""
+        `triggers.create`, each waiting until it is open. Others are refused: nobody would wait for their answer."""
         return cast("FlowService", _Deferred(self))
 
     def want(self) -> None:
@@ -66,6 +67,11 @@ class Opening:
         self._again_at = self._monotonic() + _AGAIN_S
         self.wanted = anyio.Event()
         self._settled.set()
+
+    @property
+    def opened(self) -> FlowService | None:
+        """The service where it is open."""
+        return self._service
 
     async def wait(self) -> FlowService:
         """The open service. Raises the FlowError for which it could not be opened."""
@@ -93,7 +99,18 @@ class _Deferred:
             raise AttributeError(name)
         return _Deferred(self._opening, *self._path, name)
 
-    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What that method of the service answers, once it is open."""
-        method = attrgetter(".".join(self._path))
-        return await method(await self._opening.wait())(*args, **kwargs)
+    def __call__(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        """What that method of the service answers, once it is open. Raises TypeError where it is not asynchronous: at
+        once where the service is open, since whoever calls such a method awaits nothing."""
+        service = self._opening.opened
+        return self._later(args, kwargs) if service is None else self._of(service)(*args, **kwargs)
+
+    async def _later(self, args: Any, kwargs: Any) -> Any:
+        return await self._of(await self._opening.wait())(*args, **kwargs)
+
+    def _of(self, service: FlowService) -> Callable[..., Coroutine[Any, Any, Any]]:
+        name = ".".join(self._path)
+        method: Any = attrgetter(name)(service)
+        if not iscoroutinefunction(method):
+            raise TypeError(f"{name} is not asynchronous, and the service may not be open yet: make it `async def`")
+        return method  # type: ignore[no-any-return]  # found by name

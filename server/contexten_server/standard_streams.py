@@ -28,9 +28,8 @@ class Wire:
 
 
 def claim_standard_streams() -> Wire:
-    """Keep the client's pipe to ourselves: from now on descriptor 0 is empty and what is written to descriptor 1,
-    by this process or a
-    child of it, goes to standard error."""
+    """Keep the client's pipe to ourselves: from now on descriptor 0 is empty, and what is written to descriptor 1, by
+    this process or a child of it, goes to standard error."""
     sys.stdout.flush()
     wire = Wire(in_fd=os.dup(0), out_fd=os.dup(1))
     empty = os.open(os.devnull, os.O_RDONLY)

@@ -18,7 +18,7 @@ import anyio
 import httpx
 import pytest
 
-from ..protocol.conftest import server_environment
+from ..protocol.conftest import assert_nothing_ignored, server_environment
 
 if TYPE_CHECKING:
     from anyio.abc import Process
@@ -105,11 +105,14 @@ class Site:
     async def stop(self) -> None:
         """Orderly, as by an operator."""
         assert self.process is not None
-        self.process.terminate()
+        process, self.process = self.process, None
+        process.terminate()
+        assert process.stderr is not None
         with anyio.fail_after(20):
-            await self.process.wait()
-        await self.process.aclose()
-        self.process = None
+            told = b"".join([part async for part in process.stderr])
+            await process.wait()
+        await process.aclose()
+        assert_nothing_ignored(told.decode(errors="replace"))
 
     async def call(self, method: str, path: str, body: Any = None) -> Any:
         """The API's answer to a request that must succeed."""

@@ -159,6 +159,8 @@ async def test_a_run_is_shown_live_with_its_timeline_and_logs(host: Any) -> None
         await app.get_by_role("tab", name="Data").click()
         await app.get_by_text("Output", exact=True).click()
         await app.get_by_text('"value": 42').or_(app.get_by_text("42")).first.wait_for()
+        assert shown.page.frames[1].url.endswith("/app.html")
+        assert await shown.page.frames[1].evaluate("location.hash") == ""
         assert "wait_for_flow" in shown.called
         assert shown.called.count("get_flow_status") < 30
         (hello,) = await shown.heard("ui/initialize")
@@ -203,7 +205,7 @@ async def test_hostile_names_outputs_logs_and_errors_run_no_script(host: Any) ->
         await shown.run(definition)
         app = shown.app
         await app.get_by_role("heading", name=HOSTILE).wait_for()
-        await app.locator(".cf-callout .cf-calls").get_by_text("update_flow").wait_for()
+        await app.locator(".cf-callout .cf-ways").get_by_text("update_flow").wait_for()
         await app.locator(".cf-node[data-task=value]").click()
         await app.locator(".cf-panel summary").click()
         await app.locator(".cf-panel .cf-code").get_by_text("onerror").wait_for()

@@ -94,6 +94,7 @@ async def test_changes_come_by_one_stream_and_nothing_asks_again_and_again(site:
             await page.clock.run_for(4_000)
             await asked.answered()
     assert all(url.startswith(site.base) and "/events" not in url for url in asked.urls)
+    assert not any(url.endswith(("/api/metrics", "/api/agents")) for url in asked.urls)  # they cost more than they tell
     asked.urls.clear()
     await page.clock.run_for(30_000)
     assert asked.urls == []
@@ -228,6 +229,61 @@ async def test_the_graph_and_its_panel_are_left_in_place_while_the_run_changes(s
     assert await node.evaluate("node => node.isKept")
     assert await logs.evaluate("button => button === document.activeElement")
     assert len([url for url in asked.urls if "detail=graph" in url]) == 1
+
+
+async def test_the_head_of_a_trigger_follows_and_what_a_person_is_at_stays(site: Site, page: Page) -> None:
+    await site.call("POST", "/flows", {"workflow_def": flow(VALUE, name="Greeted"), "flow_id": "greeted"})
+    config = {"types": [f"greeting.number_{number}" for number in range(40)]}
+    given = {"kind": "webhook", "flow_id": "greeted", "trigger_id": "greet", "name": "Greet", "config": config}
+    await site.call("POST", "/triggers", given)
+    await go(page, "triggers/greet")
+    shown = page.locator("main .facts")
+    await shown.get_by_text("On", exact=True).wait_for()
+    text = page.get_by_role("region", name="Config")
+    await text.evaluate("element => { element.isKept = true; }")
+    switch = page.get_by_role("button", name="Switch off")
+    await switch.focus()
+    await page.evaluate("scrollTo(0, 120)")
+    scrolled = await page.evaluate("scrollY")
+    await site.call("PATCH", "/triggers/greet", {"enabled": False})
+    await shown.get_by_text("Off", exact=True).wait_for()
+    assert await page.evaluate("document.activeElement.innerText") == "Switch on"
+    assert await page.evaluate("scrollY") == scrolled
+
+    await page.get_by_role("button", name="Test").click()
+    payload = page.get_by_label("Payload (JSON)")
+    await payload.fill('{"half": ')
+    await site.call("PATCH", "/triggers/greet", {"name": "Greet all", "filter": "event.payload.half == 1"})
+    await page.get_by_role("region", name="Filter").wait_for()
+    await page.get_by_role("heading", name="Greet all", include_hidden=True).wait_for()
+    assert await payload.input_value() == '{"half": '
+    assert await payload.evaluate("field => field === document.activeElement")
+    assert await text.evaluate("element => element.isKept")
+    await page.keyboard.press("Escape")
+    await site.call("DELETE", "/triggers/greet")
+    await page.get_by_role("heading", name="There is no such trigger").wait_for()
+
+
+async def test_the_page_of_a_flow_shows_its_next_version_and_leaves_the_rest_in_place(site: Site, page: Page) -> None:
+    definition = flow(VALUE, name="Grows")
+    await site.call("POST", "/flows", {"workflow_def": definition, "flow_id": "grows"})
+    await go(page, "flows/grows")
+    facts = page.locator("main .facts").first
+    await facts.get_by_text("0 runs").wait_for()
+    text = page.get_by_role("region", name="The flow's definition")
+    await text.evaluate("element => { element.isKept = true; }")
+    edit = page.get_by_role("link", name="Edit")
+    await edit.focus()
+    await site.call("POST", "/runs", {"flow_id": "grows"})
+    await facts.get_by_text("1 run", exact=True).wait_for()
+    assert await text.evaluate("element => element.isKept")
+    assert await edit.evaluate("link => link === document.activeElement")
+    after = {**VALUE, "name": "after"}
+    await site.call("PUT", "/flows/grows", {"workflow_def": flow(VALUE, after, name="Grows")})
+    await text.get_by_text('"after"').wait_for()
+    assert await page.get_by_label("Version").input_value() == "2"
+    await page.get_by_text("2 tasks in 1 stage", exact=True).wait_for()
+    assert await edit.evaluate("link => link === document.activeElement")
 
 
 async def test_a_dialog_goes_with_its_page_but_the_question_for_a_token_stays(page: Page) -> None:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from .conftest import LONG, MANY_RUNS, NEEDLE, VALUE, OpenPage, Site, flow, go, serving
@@ -67,7 +68,6 @@ async def test_a_failed_run_is_retried_from_its_row(site: Site, page: Page) -> N
     await page.locator("main [data-state=failed]").first.wait_for()
     explained = await site.call("GET", f"/runs/{page.url.rpartition('/')[2]}/explanation")
     await page.locator(".cf-callout").get_by_text(explained["summary"]).wait_for()
-    assert await page.locator(".cf-calls li").all_inner_texts() == explained["next"]
 
 
 async def test_a_flow_asks_for_its_inputs_in_fields_or_as_json(site: Site, page: Page) -> None:
@@ -122,8 +122,17 @@ async def test_the_queue_tells_why_runs_wait_and_the_strategy_is_changed(site: S
     waits = await site.run(flow(VALUE, name="Waits for it"), dependencies=[held])
     await go(page, "queue")
     await page.get_by_role("row").filter(has_text="Waits for it").get_by_text(held).wait_for()
+    slots = page.get_by_label("Runs at once")
+    await slots.fill("0")
+    await page.get_by_role("button", name="Compare strategies").click()
+    assert await slots.evaluate("field => field === document.activeElement && !field.validity.valid")
+    assert await page.get_by_role("status").filter(has_text="Replaying").count() == 0
+    await slots.fill("")
     await page.get_by_role("button", name="Compare strategies").click()
     await page.get_by_role("table", name="What each strategy would do").get_by_role("row").nth(5).wait_for()
+    verdict = await page.locator(".card").filter(has_text="What if").locator("p").nth(0).inner_text()
+    assert verdict.startswith("“First in, first out”: ")
+    assert re.search("fifo|_aware|load_balanced", verdict) is None
     await page.get_by_role("button", name="Change strategy").click()
     await page.get_by_label("Strategy", exact=True).select_option("priority")
     await page.get_by_role("button", name="Set", exact=True).click()
@@ -156,6 +165,15 @@ async def test_a_trigger_is_made_tried_and_switched_off(site: Site, page: Page) 
     await page.get_by_role("dialog", name="It was delivered").get_by_role("button", name="Done").click()
     deliveries = page.get_by_role("table", name="Deliveries")
     await deliveries.get_by_text("Started").wait_for()
+    first = await deliveries.get_by_role("link", name=re.compile("run_")).inner_text()
+    await deliveries.get_by_role("button", name="Redeliver").click()
+    asked = page.get_by_role("dialog", name="Deliver it again?")
+    await asked.get_by_text(first).wait_for()
+    await asked.get_by_role("button", name="Cancel").click()
+    assert (await site.call("GET", "/deliveries"))["deliveries"][0]["redeliveries"] == 0
+    await deliveries.get_by_role("button", name="Redeliver").click()
+    await asked.get_by_role("button", name="Start another run").click()
+    await deliveries.get_by_role("link", name=first).wait_for(state="detached")
     await deliveries.get_by_role("link", name=re.compile("run_")).wait_for()
     await page.get_by_role("button", name="Switch off").click()
     await page.get_by_role("button", name="Switch on").wait_for()
@@ -181,6 +199,10 @@ async def test_a_notification_is_made_and_what_it_could_not_deliver_is_told(site
     await here.get_by_text("run.cancelled").wait_for()
     await here.get_by_role("button", name="Test").click()
     await page.get_by_role("alert").get_by_text("The receiver did not take the message.").wait_for()
+    await here.get_by_role("button", name="Switch off").click()
+    await here.get_by_text("Off", exact=True).wait_for()
+    await here.get_by_role("button", name="Switch on").click()
+    await here.get_by_text("On", exact=True).wait_for()
     await page.get_by_role("button", name="Dismiss").click()
     await here.get_by_role("button", name=re.compile("Delete")).click()
     await page.get_by_role("button", name="Delete the notification").click()
@@ -244,3 +266,30 @@ async def test_a_place_in_a_text_is_found_by_its_pointer(page: Page) -> None:
     for pointer, found in {"/a/0": "x]", "/a/1/b~1c/1": 20, "/d/e": "f", "/d/none": {"e": "f"}}.items():
         start, end = await page.evaluate(locate, [text, pointer])
         assert json.loads(text[start:end]) == found  # of what is not there: what is nearest
+
+
+@pytest.mark.parametrize(("place", "one"), [("flows", "flow"), ("triggers", "trigger")])
+async def test_what_is_not_there_is_told_with_the_way_to_all_that_are(page: Page, place: str, one: str) -> None:
+    await go(page, f"{place}/nope")
+    await page.get_by_role("heading", name=f"There is no such {one}").wait_for()
+    await page.get_by_role("link", name=f"See all {place}").wait_for()
+    assert re.search(r"list_\w+|\bcall\b", await page.locator("main").inner_text(), re.IGNORECASE) is None
+
+
+async def test_a_refusal_tells_a_person_of_no_call(site: Site, page: Page) -> None:
+    await site.call("POST", "/flows", {"workflow_def": flow(VALUE, name="Once only"), "flow_id": "once-only"})
+    await go(page, "flows/once-only?version=7")
+    told = page.get_by_role("alert")
+    await told.get_by_text("version 7").wait_for()
+    assert await told.locator("p").count() == 0
+    read = """async (next) => {
+      const { problem } = await import("/assets/ui/elements.js");
+      return problem({ message: "It was refused.", next }).innerText;
+    }"""
+    agents = {"tool": "list_flows", "arguments": {}}
+    for following in ("Mend the arguments as the issues say and call again.", "See get_metrics().", agents):
+        assert await page.evaluate(read, following) == "It was refused."
+    assert "Give a later one" in await page.evaluate(read, "Give a later one, or none.")
+    async with httpx.AsyncClient(base_url=f"{site.base}/api", trust_env=False) as http:
+        refused = (await http.get("/strategy/forecast", params={"slots": 0})).json()["error"]
+    assert refused["message"].startswith("One argument is wrong: The argument 'slots'")

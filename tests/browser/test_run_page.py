@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -63,6 +64,90 @@ async def test_an_ended_run_leads_on(site: Site, page: Page) -> None:
     assert await offered(page).all_inner_texts() == ["Edit flow", "Retry"]
     await page.get_by_role("link", name="Edit flow").click()
     await page.get_by_role("heading", name="Edit fails-as-it-is").wait_for()
+
+
+async def test_a_failed_run_offers_what_may_mend_it_without_a_call(site: Site, page: Page) -> None:
+    definition = flow(VALUE, FAILS, name="To be mended")
+    await site.call("POST", "/flows", {"workflow_def": definition, "flow_id": "to-be-mended"})
+    run_id = (await site.call("POST", "/runs", {"flow_id": "to-be-mended"}))["run_id"]
+    await go(page, f"runs/{run_id}")
+    ways = page.locator(".cf-callout .cf-ways li")
+    await ways.first.wait_for()
+    told = await page.locator(".cf-callout").inner_text()
+    assert re.search(r"control_flow|update_flow|get_flow_status|run_id=", told) is None
+    assert await ways.count() == len((await site.call("GET", f"/runs/{run_id}/explanation"))["next"])
+    await ways.get_by_role("button", name="See its events").click()
+    await page.get_by_role("tab", name="Events", selected=True).wait_for()
+    assert await page.get_by_role("combobox", name="Task").input_value() == "fails"
+    await ways.get_by_role("link", name="Edit the flow").click()
+    editor = page.get_by_label("Definition, as JSON")
+    selected = "field => field.value.slice(field.selectionStart, field.selectionEnd)"
+    await page.get_by_text("It can run").wait_for()
+    assert json.loads(await editor.evaluate(selected)) == FAILS["parameters"]
+
+    mended = flow(VALUE, {**FAILS, "parameters": {"data": 1, "query": "@"}}, name="To be mended")
+    await site.call("PUT", "/flows/to-be-mended", {"workflow_def": mended})
+    await go(page, f"runs/{run_id}")
+    await ways.get_by_role("button", name="Retry with version 2").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_text("version 2").wait_for()
+    await dialog.get_by_role("button", name="Retry").click()
+    await page.locator(".cf-title").get_by_text("Completed").wait_for()
+    retried = await site.call("GET", f"/runs/{page.url.rpartition('/')[2]}")
+    assert (retried["rerun_of"], retried["version"]) == (run_id, 2)
+
+
+async def test_what_may_mend_a_run_is_worded_for_people(page: Page) -> None:
+    patch = "{'op': 'add', 'path': '/stages/0/retry', 'value': {'max_attempts': 6}}"
+    calls = [
+        "explain_flow(run_id='run_child')",
+        f"update_flow(flow_id='f', patch=[{patch}])  # warning: after a crash the task may run twice",
+        "control_flow(run_id='run_1', action='retry', version=3)",
+        "control_flow(run_id='run_1', action='retry', timeout_s=120.0)",
+        "something_new(run_id='run_1')",
+    ]
+    read = """async ([calls, canAct]) => {
+      const { remedies } = await import("/assets/ui/remedies.js");
+      const view = { act: (...given) => window.acted = given, showEvents: () => {} };
+      const ways = remedies(calls, view, { canAct });
+      for (const button of ways.flat().filter((one) => one.tagName === "BUTTON")) button.click();
+      return ways.map((way) => way.map((one) => one?.textContent ?? one ?? "").join(""));
+    }"""
+    assert await page.evaluate(read, [calls, True]) == [
+        "See the run that failed within it",
+        'Edit the flow at /stages/0/retry, such as {"max_attempts": 6}; after a crash the task may run twice',
+        "When that is saved, come back and retry with the new version.",
+        "Retry with a time limit of 2 min",
+    ]
+    assert await page.evaluate("acted") == ["retry", {"timeout_s": 120}]
+    assert await page.evaluate(read, [calls, False]) == ["See the run that failed within it"]
+
+
+async def test_the_tab_and_the_task_of_a_run_are_in_its_address(site: Site, page: Page) -> None:
+    run_id = await site.run(flow(VALUE, FAILS, name="Linked to"))
+    await site.reaches(run_id, "failed")
+    await go(page, f"runs/{run_id}")
+    base = page.url
+    await page.locator(".cf-node[data-task=fails]").click()
+    assert page.url == f"{base}?task=fails"
+    await page.locator(".cf-panel").get_by_role("button", name="Logs").click()
+    assert page.url == f"{base}?tab=logs&task=fails"
+    await page.reload()
+    await page.get_by_role("tab", name="Logs", selected=True).wait_for()
+    await page.locator(".cf-panel").get_by_role("heading", name="fails").wait_for()
+    assert await page.get_by_role("combobox", name="Task").input_value() == "fails"
+    assert page.url == f"{base}?tab=logs&task=fails"
+    await page.get_by_role("tab", name="Timeline").click()
+    assert page.url == f"{base}?tab=timeline&task=fails"
+    await page.locator(".cf-panel").get_by_role("button", name="Close").click()
+    await page.get_by_role("tab", name="Graph").click()
+    assert page.url == base
+    await page.go_back()  # past all of the tabs
+    await page.get_by_role("heading", name="Runs", level=1).wait_for()
+    await go(page, f"runs/{run_id}?tab=__proto__&task=nobody")
+    await page.get_by_role("tab", name="Graph", selected=True).wait_for()
+    await page.wait_for_url(base)
+    assert await page.locator(".cf-panel").is_hidden()
 
 
 async def test_a_run_that_is_not_there_says_so_when_the_page_opens_and_when_it_goes(site: Site, page: Page) -> None:

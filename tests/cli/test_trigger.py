@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from contexten.extensions.flow import FlowService, FlowSettings
+from contexten.extensions.flow.actor import PYTHON
 
 Cli = Callable[..., Any]
 
@@ -126,6 +127,8 @@ def test_a_test_tells_what_an_event_would_start_and_deliveries_what_became_of_it
     assert "nothing would start" in not_so.out
     assert "filter" in not_so.out
     assert "no deliveries" in cli("trigger", "deliveries").err
+    listed = cli("trigger", "test", "push", "--payload", '["main"]', "--json")
+    assert listed.data["event"]["payload"] == ["main"]
     told = cli("trigger", "test", "push", "--payload", '{"ref": "main"}', "--type", "push", "--start", "--json").data
     delivery_id = told["delivery"]["delivery_id"]
     [waiting] = cli("trigger", "deliveries", "push", "--state", "accepted", "--json").data["deliveries"]
@@ -167,7 +170,7 @@ def test_what_is_wrong_is_told_at_its_place(cli: Cli, arguments: tuple[str, ...]
     ("group", "commands"),
     [
         ("trigger", ["add", "list", "show", "enable", "disable", "remove", "test", "deliveries", "redeliver"]),
-        ("notify", ["add", "list", "remove", "test", "dispatches", "retry"]),
+        ("notify", ["add", "list", "enable", "disable", "remove", "test", "dispatches", "retry"]),
     ],
 )
 def test_every_command_tells_its_exit_codes_and_offers_json(cli: Cli, group: str, commands: list[str]) -> None:
@@ -208,10 +211,25 @@ def test_a_receiver_is_made_tested_listed_and_removed(cli: Cli, sink: str) -> No
     taken = cli("notify", "test", notification_id)
     assert (taken.code, taken.out) == (0, "taken, with status 200\n")
     assert "no messages" in cli("notify", "dispatches", notification_id).err
+    off = cli("notify", "disable", notification_id)
+    assert (off.code, off.out.split()) == (0, [notification_id, "disabled"])
+    assert "disabled: on request" in cli("notify", "list").out
+    assert cli("notify", "enable", notification_id, "--json").data["enabled"] is True
+    assert cli("notify", "enable", "ntf_none").code == 1
     assert cli("notify", "remove", notification_id).code == 0
     gone = cli("notify", "test", notification_id)
     assert gone.code == 1
     assert "`contexten-flow notify list`" in gone.err
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("option", ["--flow", "--tag"])
+def test_what_a_receiver_has_one_of_is_not_taken_twice(cli: Cli, sink: str, option: str) -> None:
+    done = cli("notify", "add", "webhook", "--url", f"{sink}/yes", option, "report", option, "other")
+    assert done.code == 2
+    assert f"'{option}': give it once" in done.err
+    assert "no notifications" in cli("notify", "list").err
+    assert cli("notify", "add", "webhook", "--url", f"{sink}/yes", option, "report").code == 0
 
 
 @pytest.mark.usefixtures("database")
@@ -261,3 +279,18 @@ def test_a_message_that_waits_is_listed_and_retried(cli: Cli, database: Path, si
     lost = cli("notify", "retry", "dsp_none")
     assert lost.code == 1
     assert "`contexten-flow notify dispatches`" in lost.err
+
+
+def test_a_trigger_whose_program_does_not_run_says_so(cli: Cli, database: Path) -> None:
+    config = {"expression": "0 9 * * *"}
+    on_database(
+        database,
+        lambda flows: flows.triggers.create(
+            kind="cron", handler="app.tick", config=config, trigger_id="app.tick", actor=PYTHON
+        ),
+    )
+    assert "unhandled" in cli("trigger", "list").out
+    shown = cli("trigger", "show", "app.tick")
+    assert "state     unhandled" in shown.out
+    assert "nothing fires or starts until a program runs that handles app.tick" in shown.err
+    assert cli("trigger", "show", "app.tick", "--json").data["handled"] is False

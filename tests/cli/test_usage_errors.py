@@ -11,6 +11,12 @@ WRONG = {
     "no such option": (("list", "--frob"), "--frob", "contexten-flow list --help"),
     "no such command": (("frob",), "frob", "contexten-flow --help"),
     "no such value": (("config", "nope"), "nope", "contexten-flow config --help"),
+    "no such choice": (("stats", "--by", "bogus"), "'--by': 'bogus' is not one of", "contexten-flow stats --help"),
+    "no such choice in a group": (
+        ("notify", "dispatches", "--state", "bogus"),
+        "'--state': 'bogus' is not one of",
+        "contexten-flow notify dispatches --help",
+    ),
     "nothing given": (("status",), "ID", "contexten-flow status --help"),
     "no such option of all": (("--frob", "list"), "--frob", "contexten-flow --help"),
     "options that do not fit": (("status", "x", "--task", "t"), "--task", "contexten-flow"),

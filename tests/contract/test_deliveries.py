@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from contexten.extensions.flow.errors import StoreConflict, TriggerNotFound
-from contexten.extensions.flow.store import Stale, triggers
+from contexten.extensions.flow.states import DELIVERY_MOVES, DeliveryState
+from contexten.extensions.flow.store import Stale, Transaction, triggers
 from contexten.extensions.flow.store.sql import SQL
 from contexten.extensions.flow.store.triggers import NewDelivery, Settled, TriggerRow
 
@@ -67,7 +69,14 @@ async def settle(store: Store, *numbers: int) -> None:
     [
         ("waiting_deliveries", ('["hook"]',), "deliveries_accepted"),
         ("count_waiting", ("hook", 10), "deliveries_accepted"),
-        ("free_triggers", ("[]", 10), "deliveries_accepted"),
+        ("free_triggers", ("[]", 10), "deliveries_accepted (trigger_id>?)"),
+        (
+            "list_failed_deliveries",
+            {"trigger_id": None, "before": 9, "limit": 5},
+            "deliveries_failed (state=? AND seq<?)",
+        ),
+        ("due_triggers", (1.0, "[]", 10), "triggers_next (next_at<?)"),
+        ("next_trigger_at", ("[]",), "triggers_next"),
         ("left_waiting", ("hook",), "deliveries_accepted"),
         ("next_deliveries", ("hook", 20), "deliveries_accepted"),
         ("active_runs", ("hook",), "deliveries_active"),
@@ -84,7 +93,8 @@ async def test_what_is_asked_for_again_and_again_steps_through_an_index_of_its_o
 ) -> None:
     steps = [str(row[3]) for row in await store.rows(f"EXPLAIN QUERY PLAN {SQL[query]}", parameters)]
     assert any(f"INDEX {index}" in step for step in steps), steps
-    assert not [step for step in steps if step.startswith("SCAN deliveries") or "TEMP B-TREE" in step], steps
+    slow = ("SCAN deliveries", "SCAN triggers", "USE TEMP B-TREE")
+    assert not [step for step in steps if step.startswith(slow)], steps
 
 
 async def test_a_trigger_is_cleared_in_batches_before_it_is_deleted(
@@ -134,3 +144,41 @@ async def test_a_question_with_a_value_of_no_type_of_the_database_is_a_defect_of
     with pytest.raises(StoreConflict) as refused:
         await store.row(SQL["read_trigger"], (object(),))
     assert not refused.value.may_pass
+
+
+async def test_the_table_of_legal_moves_of_a_delivery_is_what_the_store_does(store: Store) -> None:
+    await store.write(partial(triggers.create, row=row()))
+    await store.write(lambda tx: tx.execute(SQL["take_trigger"], ("srv_1", "hook")))
+
+    def settled(state: DeliveryState) -> Callable[[Transaction], object]:
+        done = Settled(
+            trigger_id="hook",
+            delivery_id="dlv_1",
+            round=0,
+            state=state,
+            at=2.0,
+            run_id="run_1" if state is DeliveryState.STARTED else None,
+            error="{}" if state is DeliveryState.FAILED else None,
+        )
+        return partial(triggers.settle, settled=done, server_id="srv_1")
+
+    changes: list[Callable[[Transaction], object]] = [
+        partial(triggers.redeliver, delivery_id="dlv_1", at=3.0, actor="test"),
+        *(settled(state) for state in DeliveryState if state is not DeliveryState.ACCEPTED),
+    ]
+    made = set()
+    for before in DeliveryState:
+        for change in changes:
+            await store.write(lambda tx: tx.execute("DELETE FROM deliveries"))
+            await deliver(store, 1)
+            if before is not DeliveryState.ACCEPTED:
+                await store.write(settled(before))
+            count = len(await store.rows("SELECT 1 FROM events"))
+            await store.write(change)
+            after = await store.row("SELECT state FROM deliveries")
+            assert after is not None
+            if len(await store.rows("SELECT 1 FROM events")) > count:
+                made.add((before, DeliveryState(after[0])))
+            else:
+                assert after[0] == before
+    assert made == {(before, after) for before, targets in DELIVERY_MOVES.items() for after in targets}

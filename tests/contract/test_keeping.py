@@ -19,6 +19,7 @@ from contexten.extensions.flow.states import RunState, TaskState
 from contexten.extensions.flow.store import StoredText
 from contexten.extensions.flow.store.cursors import decode, encode
 from contexten.extensions.flow.store.retention import prune, prune_entries, prune_flows
+from contexten.extensions.flow.store.sql import SQL
 from contexten.extensions.flow.store.triggers import prune_deliveries
 from contexten.extensions.flow.store.verify import verify
 
@@ -293,10 +294,12 @@ async def test_deliveries_beyond_the_number_that_is_kept_are_pruned_but_none_tha
         store = service._store
         done = "UPDATE deliveries SET state = 'filtered', ended_at = 9.0 WHERE seq != 1"
         await store.write(lambda tx: tx.execute(done).rowcount)
-        assert await store.write(lambda tx: prune_deliveries(tx, ended_before=0.0, keep=3)) == 1
-        assert await store.write(lambda tx: prune_deliveries(tx, ended_before=0.0, keep=3)) == 0
+        line = await store.row(SQL["keep_line_of_deliveries"], (3,))
+        assert line is not None
+        assert await store.write(lambda tx: prune_deliveries(tx, ended_before=0.0, up_to=line[0])) == 1
+        assert await store.write(lambda tx: prune_deliveries(tx, ended_before=0.0, up_to=line[0])) == 0
         assert [row[0] for row in await store.rows("SELECT seq FROM deliveries")] == [1, 3, 4, 5]
-        assert await store.write(lambda tx: prune_deliveries(tx, ended_before=10.0, keep=3)) == 3
+        assert await store.write(lambda tx: prune_deliveries(tx, ended_before=10.0, up_to=0)) == 3
 
 
 # Cursors

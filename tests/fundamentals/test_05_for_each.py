@@ -12,7 +12,7 @@ from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
 from contexten.extensions.flow.errors import AttemptError
 
 if TYPE_CHECKING:
-    from tests.fundamentals.conftest import EndOf
+    from tests.fundamentals.conftest import EndOf, Gate
 
 pytestmark = pytest.mark.anyio
 
@@ -66,6 +66,44 @@ async def test_continue_on_item_failure_gives_null_for_the_failed_ones(settings:
         tasks = (await flows.get_run(run.run_id, detail="tasks")).tasks or []
     assert (run.state, run.output) == ("completed", {"each": [1, None, 3]})
     assert tasks[0].items == {"completed": 2, "failed": 1}
+    assert (run.failed_tasks, tasks[0].reason) == (["each"], "1 of 3 items failed")
+
+
+async def test_its_failed_items_are_not_forgotten_over_a_restart(
+    settings: FlowSettings, end_of: EndOf, gate: Gate
+) -> None:
+    flow = each([1, 2, 3], type="test", required_tools=["odd_only"], continue_on_item_failure=True)
+    flow["stages"].append({"name": "then", "tasks": [{"name": "hold", "type": "t", "required_tools": ["gate"]}]})
+    async with FlowService(settings.model_copy(update={"stop_grace_s": 0.0}), agents=[odd_only, gate]) as flows:
+        run_id = (await flows.execute_flow(workflow_def=flow)).run_id
+        with anyio.fail_after(30):
+            await gate.reached.wait()
+    gate.opened.set()
+    async with FlowService(settings, agents=[odd_only, gate]) as flows:
+        run = await end_of(flows, run_id)
+    assert (run.state, run.failed_tasks) == ("completed", ["each"])
+
+
+async def test_its_attempts_are_those_of_its_items(settings: FlowSettings, end_of: EndOf) -> None:
+    calls = 0
+
+    async def second_try(task: TaskCall) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise AttemptError("not yet", kind="network")
+        return await odd_only(task)
+
+    fields = {"type": "test", "required_tools": ["second_try"], "retry": {"delay_s": 0}}
+    flow = each([1, 3, 5], max_parallel=1, **fields)
+    async with FlowService(settings, agents=[second_try]) as flows:
+        for items, attempts in (([1, 3, 5], 4), ([1, 2, 5], 2)):
+            flow["stages"][0]["tasks"][0]["for_each"] = items
+            run = await end_of(flows, (await flows.execute_flow(workflow_def=flow)).run_id)
+            (task,) = (await flows.get_run(run.run_id, detail="tasks")).tasks or []
+            assert task.attempts == attempts, run.state
+            later = await flows.get_run(run.run_id, detail="tasks", since=run.cursor)
+            assert later.tasks == []
 
 
 async def test_max_parallel_bounds_the_items_at_once(settings: FlowSettings, end_of: EndOf) -> None:

@@ -335,6 +335,6 @@ async def test_the_log_at_debug_tells_the_story_of_a_run(agents: list[Any], capl
         async with FlowManager(agents=agents) as manager:
             run = await manager.execute_flow(workflow_def=WORKFLOW)
     story = [record.getMessage() for record in caplog.records if run["run_id"] in record.getMessage()]
-    assert any("process_data: pending -> running (attempt 1)" in line for line in story)
-    assert any("process_data: running -> completed" in line for line in story)
-    assert any(line.endswith(": completed") for line in story)
+    assert any(line.startswith("task.running: ") and line.endswith("task process_data attempt 1") for line in story)
+    assert any(line.startswith("task.completed: ") and "task process_data" in line for line in story)
+    assert any(line.startswith("run.completed: ") for line in story)

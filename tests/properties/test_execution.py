@@ -318,9 +318,14 @@ class Reading:
         return any(self.found[other] == "failed" and name not in self.before(other) for other in others)
 
     @staticmethod
+    def bad_items(task: dict[str, Any]) -> set[int]:
+        """The items that fail, each time that they are tried."""
+        return set(task["parameters"]["bad"]) & set(task["for_each"]) if "for_each" in task else set()
+
+    @staticmethod
     def _outcome(task: dict[str, Any]) -> str:
         if "for_each" in task:
-            bad = set(task["parameters"]["bad"]) & set(task["for_each"])
+            bad = Reading.bad_items(task)
             return "failed" if bad and not task["continue_on_item_failure"] else "completed"
         return "completed" if Reading.tries(task)[-1] == "ok" else "failed"
 
@@ -354,8 +359,10 @@ def check(definition: dict[str, Any], run: RunView, trace: Trace, kept: set[str]
         for other in reading.before(name):
             ends = trace.index("end", other)
             assert not starts or not ends or max(ends) < min(starts), f"{name} started before {other} had ended"
+        if starts:
+            assert len(starts) == attempts[name]
         if starts and "for_each" not in reading.task[name]:
-            assert len(starts) == attempts[name] == len(reading.tries(reading.task[name]))
+            assert attempts[name] == len(reading.tries(reading.task[name]))
     _check_room(definition, trace)
     failed = [name for name, state in found.items() if state == "failed"]
     fatal = [
@@ -366,7 +373,12 @@ def check(definition: dict[str, Any], run: RunView, trace: Trace, kept: set[str]
         and not reading.stage_of[name]["continue_on_task_failure"]
     ]
     assert run.state == ("failed" if fatal else "completed"), f"{found}"
-    assert sorted(run.failed_tasks or []) == sorted(failed)
+    lost_items = [
+        name
+        for name, state in found.items()
+        if state == "completed" and name in reading.task and name not in kept and reading.bad_items(reading.task[name])
+    ]
+    assert sorted(run.failed_tasks or []) == sorted(failed + lost_items)
     check_compensation(definition, run, trace, found)
 
 

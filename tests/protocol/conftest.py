@@ -130,15 +130,24 @@ class Served:
 
 
 def server_environment(database: Path, **settings: str) -> dict[str, str]:
-    """The environment of a server process: this source tree, a database of its own, nothing of the developer's."""
+    """The environment of a server process: this source tree, a database of its own, nothing of the developer's.
+    Warnings are errors in it too; see `assert_nothing_ignored` for those that cannot be raised."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CONTEXTEN_FLOW_")}
     paths = [str(ROOT / folder) for folder in ("orchestrator", "server", "tools", "resources")]
     kept["PYTHONPATH"] = os.pathsep.join([kept.get("PYTHONPATH", ""), *paths, settings.pop("PYTHONPATH", "")])
+    kept["PYTHONWARNINGS"] = "error"
     kept["CONTEXTEN_FLOW_DATABASE"] = str(database)
     config = database.parent / "empty.toml"
     config.touch()
     kept["CONTEXTEN_FLOW_CONFIG"] = str(config)
     return {**kept, **{f"CONTEXTEN_FLOW_{name}": value for name, value in settings.items()}}
+
+
+def assert_nothing_ignored(told: str) -> None:
+    """That Python has told of no error which it could not raise in a process, such as a coroutine that was never
+    awaited. `told` is its standard error."""
+    assert "Exception ignored in" not in told, told
+    assert "never awaited" not in told, told
 
 
 @pytest.fixture
@@ -193,5 +202,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        if process.stderr is not None:
-            process.stderr.close()
+    for process in started:
+        if process.stderr is not None and not process.stderr.closed:
+            with process.stderr:
+                assert_nothing_ignored(process.stderr.read())

@@ -15,6 +15,7 @@ from contexten_server.api import flows
 from contexten_server.api import history as api_history
 from contexten_server.api import notifications as api_notifications
 from contexten_server.api import triggers as api_triggers
+from contexten_server.assembly import program_version
 from contexten_server.http import http_app
 from contexten_tools import authoring, history, notifications, triggers
 from contexten_tools.arguments import Arguments, input_schema
@@ -222,15 +223,15 @@ async def test_the_queue_tells_why_each_run_waits(web: httpx.AsyncClient, live: 
         await _ended(live, held)
 
 
-async def test_the_whole_is_told_at_a_glance(web: httpx.AsyncClient) -> None:
+async def test_the_whole_is_told_at_a_glance(web: httpx.AsyncClient, live: Any) -> None:
+    run_id = (await web.post("/api/runs", json={"workflow_def": live.flow(live.value_task())})).json()["run_id"]
+    await _ended(live, run_id)
     overview = (await web.get("/api/overview")).json()
-    assert overview["read_only"] is False
-    assert overview["scheduler"] == (await web.get("/api/scheduler")).json() | {
-        "servers": overview["scheduler"]["servers"]
-    }
-    assert {agent["name"] for agent in overview["agents"]["agents"]} >= {"gate", "builtin"}
-    assert (await web.get("/api/agents")).status_code == 200
-    assert (await web.get("/api/metrics")).json().keys() == overview["metrics"].keys()
+    assert overview == {"version": program_version(), "read_only": False, "runs": {"completed": 1}}
+    agents = (await web.get("/api/agents")).json()["agents"]
+    assert {agent["name"] for agent in agents} >= {"gate", "builtin"}
+    assert (await web.get("/api/metrics")).json()["flows"]["runs_by_state"] == overview["runs"]
+    assert (await web.get("/api/scheduler")).json()["running"] == 0
     forecast = (await web.get("/api/strategy/forecast", params={"slots": 3})).json()
     assert forecast["slots"] == 3
     assert (await web.post("/api/strategy", json={"strategy": "priority", "dry_run": True})).json()["dry_run"] is True
@@ -344,7 +345,7 @@ async def test_answers_and_errors_are_what_the_document_says(web: httpx.AsyncCli
     def validate(answer: httpx.Response, schema: dict[str, Any]) -> None:
         Draft202012Validator({**schema, "components": document["components"]}).validate(answer.json())
 
-    for path in ("/runs", "/flows", "/overview", "/queue", "/agents", "/metrics"):
+    for path in ("/runs", "/flows", "/overview", "/queue", "/agents", "/metrics", "/trigger-kinds"):
         content = document["paths"][path]["get"]["responses"]["200"]["content"]
         validate(await web.get(f"/api{path}"), content["application/json"]["schema"])
     validate(await web.get("/api/runs?limit=0&x=1"), {"$ref": "#/components/schemas/ErrorAnswer"})
@@ -375,6 +376,9 @@ async def test_notifications_are_made_shown_and_removed(web: httpx.AsyncClient) 
     assert "secret" not in shown.json()
     assert "hidden" not in shown.text
     assert len((await web.get("/api/notifications")).json()["notifications"]) == 1
+    assert (await web.patch(path, json={"enabled": False})).json()["enabled"] is False
+    assert (await web.patch(path, json={"enabled": True})).json()["enabled"] is True
+    await _error(await web.patch(path, json={}), 422, "invalid_arguments")
     assert (await web.get("/api/dispatches", params={"state": "dead"})).json() == {"dispatches": []}
     assert (await web.delete(path)).status_code == 200
     await _error(await web.get(path), 404, "notification_not_found")
@@ -383,7 +387,7 @@ async def test_notifications_are_made_shown_and_removed(web: httpx.AsyncClient) 
 
 
 async def test_each_kind_of_trigger_is_told_with_the_schema_of_its_config(web: httpx.AsyncClient) -> None:
-    kinds = (await web.get("/api/triggers/kinds")).json()
+    kinds = (await web.get("/api/trigger-kinds")).json()
     assert kinds.keys() == set(TriggerKind)
     for schema in kinds.values():
         Draft202012Validator.check_schema(schema)
@@ -391,6 +395,14 @@ async def test_each_kind_of_trigger_is_told_with_the_schema_of_its_config(web: h
     assert kinds["cron"]["required"] == ["expression"]
     start_at = kinds["interval"]["properties"]["start_at"]
     assert (start_at["type"], start_at["format"]) == ("string", "date-time")
+
+
+async def test_a_trigger_may_have_any_id(web: httpx.AsyncClient, live: Any) -> None:
+    await web.post("/api/flows", json={"workflow_def": live.flow(live.value_task()), "flow_id": "started"})
+    for trigger_id in ("kinds", "trigger-kinds", "test"):
+        asked = {"kind": "webhook", "flow_id": "started", "trigger_id": trigger_id}
+        assert (await web.post("/api/triggers", json=asked)).is_success
+        assert (await web.get(f"/api/triggers/{trigger_id}")).json()["trigger_id"] == trigger_id
 
 
 async def test_triggers_are_made_tried_changed_and_removed(web: httpx.AsyncClient, live: Any) -> None:

@@ -123,6 +123,24 @@ async def test_a_place_that_is_none_is_refused(live: Any, detail: str, since: st
     assert (error["code"], error["issues"][0]["path"]) == ("invalid_arguments", "/since")
 
 
+async def test_a_task_alone_is_never_overlooked(live: Any, era: str) -> None:
+    task = live.value_task("one", "v")
+    async with live.client(era) as client:
+        saved, _ = await call(client, "create_flow", workflow_def=live.flow(task, live.value_task("two", "v")))
+        of_flow = {"flow_id": saved["flow_id"], "task": "one"}
+        status, _ = await call(client, "get_flow_status", **of_flow, detail="definition")
+        assert status["definition"] == task
+        run, _ = await call(client, "execute_flow", flow_id=saved["flow_id"], wait_s=20)
+        status, _ = await call(client, "get_flow_status", run_id=run["run_id"], task="one")
+        assert [found["name"] for found in status["tasks"]] == ["one"]
+        for subject in ({"run_id": run["run_id"]}, {"flow_id": saved["flow_id"]}):
+            status, _ = await call(client, "get_flow_status", **subject, task="one", detail="definition")
+            assert status["definition"] == task
+            unknown = {**subject, "task": "three", "detail": "definition"}
+            result = await client.call_tool("get_flow_status", unknown)
+            assert result.structured_content["error"]["code"] == "task_not_found"
+
+
 async def test_events_are_cut_and_since_goes_on_without_a_gap(live: Any, era: str) -> None:
     tasks = [live.value_task(f"task_{number}", "v") for number in range(40)]
     async with live.client(era) as client:

@@ -57,6 +57,11 @@ async def http(live: Any) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+async def test_a_path_with_a_slash_at_its_end_is_answered_and_not_redirected(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/hooks/greet/", content=b"{}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
 async def github_hook(service: FlowService, **more: Any) -> tuple[str, str]:
     """A hook of a flow that takes the issue's number; its path and secret."""
     flow = await service.create_flow(name="greet", workflow_def=GREET, flow_id="greet")

@@ -27,6 +27,7 @@ VALUE = {
         }
     ]
 }
+LEGACY = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "a test", "version": "1"}}
 LONG = {"stages": [{"name": "main", "tasks": [{"name": "long", "type": "wait", "parameters": {"seconds": 3600}}]}]}
 BRIEF = {"stages": [{"name": "main", "tasks": [{"name": "brief", "type": "wait", "parameters": {"seconds": 0.3}}]}]}
 
@@ -50,6 +51,19 @@ async def test_a_flow_runs_over_streamable_http(serve: Callable[..., Any], era: 
             assert actors == {"mcp/http/execute_flow"}
             content = await client.read_resource(f"flow://runs/{run_id}")
             assert json.loads(content.contents[0].text)["state"] == "completed"
+
+
+async def test_no_post_is_redirected_and_mcp_is_there_with_a_slash_at_its_end_too(serve: Callable[..., Any]) -> None:
+    served = serve()
+    ping = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": LEGACY}
+    accepts = {"Accept": "application/json, text/event-stream"}
+    async with httpx.AsyncClient(base_url=served.base, timeout=30) as http:
+        for path in ("/mcp", "/mcp/"):
+            answer = await http.post(path, json=ping, headers=accepts)
+            assert (answer.status_code, "contexten-flow" in answer.text) == (200, True), path
+        for path in ("/api", "/api/", "/api/runs/", "/healthz/", "/metrics/"):
+            answer = await http.post(path, json={})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), path
 
 
 async def test_clients_of_both_eras_follow_one_run_at_once(serve: Callable[..., Any]) -> None:

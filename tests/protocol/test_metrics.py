@@ -163,6 +163,24 @@ async def test_scrapes_that_follow_each_other_read_the_database_once(live: Live)
     assert asked == 1
 
 
+async def test_a_server_process_counts_what_it_runs(serve: Callable[..., Any], live: Live) -> None:
+    served = serve()
+    with anyio.fail_after(30):
+        async with httpx.AsyncClient(base_url=served.base, timeout=30) as http, served.client("2026-07-28") as mcp:
+            before = await scraped(http)
+            await mcp.call_tool("create_flow", {"flow_id": "counted", "workflow_def": live.flow(live.value_task())})
+            for _ in range(2):
+                answer = await mcp.call_tool("execute_flow", {"flow_id": "counted", "wait_s": 20})
+                assert answer.structured_content["state"] == "completed"
+            after = await scraped(http)
+    assert of(before, "runs_total", flow="counted", state="completed") is None
+    assert of(after, "runs_submitted_total", flow="counted") == 2
+    assert of(after, "runs_total", flow="counted", state="completed") == 2
+    assert of(after, "run_duration_seconds_count", flow="counted") == 2
+    assert of(after, "run_wait_seconds_count") == 2
+    assert of(after, "task_attempts_total", agent="builtin", outcome="completed") == 2
+
+
 async def test_who_is_never_asked_folds_nothing(live: Live) -> None:
     routes = metrics.routes(live.app)
     await live.service.run_flow(workflow_def=live.flow(live.value_task()))

@@ -18,6 +18,8 @@ import pytest
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters
 
+from .conftest import assert_nothing_ignored
+
 COMMAND = [sys.executable, "-m", "contexten_server", "serve"]
 VALUE = {
     "stages": [
@@ -85,15 +87,16 @@ class Raw:
 def start(environment: Callable[..., dict[str, str]], tmp_path: Path) -> Iterator[Callable[..., Raw]]:
     started: list[subprocess.Popen[bytes]] = []
 
-    def begin(*arguments: str, stderr: Any = subprocess.DEVNULL, **settings: str) -> Raw:
-        process = subprocess.Popen(
-            [*COMMAND, *arguments],
-            env=environment(**settings),
-            cwd=tmp_path,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-        )
+    def begin(*arguments: str, stderr: int | None = None, **settings: str) -> Raw:
+        with (tmp_path / f"{len(started)}.stderr").open("wb") as told:
+            process = subprocess.Popen(
+                [*COMMAND, *arguments],
+                env=environment(**settings),
+                cwd=tmp_path,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=told if stderr is None else stderr,
+            )
         started.append(process)
         return Raw(process)
 
@@ -105,6 +108,8 @@ def start(environment: Callable[..., dict[str, str]], tmp_path: Path) -> Iterato
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
+    for told in tmp_path.glob("*.stderr"):
+        assert_nothing_ignored(told.read_text(encoding="utf-8", errors="replace"))
 
 
 def test_every_line_of_standard_output_is_json_rpc_whatever_prints(start: Callable[..., Raw], tmp_path: Path) -> None:

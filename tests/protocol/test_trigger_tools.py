@@ -33,6 +33,7 @@ TRIGGERS = [
 ]
 NOTIFICATIONS = [
     "create_notification",
+    "update_notification",
     "list_notifications",
     "delete_notification",
     "test_notification",
@@ -137,8 +138,8 @@ def unused_url() -> Iterator[str]:
 async def test_the_tools_are_listed_after_the_default_ones_and_say_what_they_do(served: Served, era: str) -> None:
     async with served.client(era) as client:
         tools = (await client.list_tools()).tools
-    assert [tool.name for tool in tools[-13:]] == [*TRIGGERS, *NOTIFICATIONS]
-    for tool in tools[-13:]:
+    assert [tool.name for tool in tools[-14:]] == [*TRIGGERS, *NOTIFICATIONS]
+    for tool in tools[-14:]:
         assert 80 < len((tool.description or "").encode()) < 2048, tool.name
         assert (tool.output_schema or {})["type"] == "object"
         assert tool.annotations is not None
@@ -218,6 +219,10 @@ async def test_a_receiver_is_made_tested_listed_and_deleted(served: Served, era:
         tried = await call("test_notification", notification_id=made["notification_id"])
         assert tried["ok"] is False
         assert tried["error"].startswith("not reached")
+        off = await call("update_notification", notification_id=made["notification_id"], enabled=False)
+        assert (off["enabled"], off["disabled"]) == (False, "on request")
+        on = await call("update_notification", notification_id=made["notification_id"], enabled=True)
+        assert (on["enabled"], "disabled" in on) == (True, False)
         [listed] = (await call("list_notifications"))["notifications"]
         assert "secret" not in listed
         assert (await call("list_dispatches", notification_id=made["notification_id"]))["dispatches"] == []

@@ -149,6 +149,25 @@ async def test_events_of_one_task_only(settings: FlowSettings, end_of: EndOf) ->
     assert [event.type for event in answer.events or []] == ["task.running", "task.completed"]
 
 
+@pytest.mark.parametrize("detail", ["summary", "tasks"])
+async def test_a_task_alone_is_told_as_its_entry_among_the_tasks(
+    settings: FlowSettings, end_of: EndOf, detail: Any
+) -> None:
+    two = {"stages": [{"name": "only", "tasks": [{"name": "a"}, {"name": "b"}]}]}
+    async with FlowService(settings) as flows:
+        run = await end_of(flows, (await flows.execute_flow(workflow_def=two)).run_id)
+        found = await flows.get_run(run.run_id, detail=detail, task="b")
+    assert [task.name for task in found.tasks or []] == ["b"]
+
+
+async def test_the_definition_of_a_task_alone(settings: FlowSettings, end_of: EndOf) -> None:
+    async with FlowService(settings) as flows:
+        run = await end_of(flows, (await flows.execute_flow(workflow_def=flow("a"))).run_id)
+        assert (await flows.get_run(run.run_id, detail="definition", task="a")).definition == {"name": "a"}
+        with pytest.raises(TaskNotFound):
+            await flows.get_run(run.run_id, task="b")
+
+
 async def test_what_is_not_there_is_answered_with_what_is(settings: FlowSettings, end_of: EndOf) -> None:
     async with FlowService(settings) as flows:
         run = await end_of(flows, (await flows.execute_flow(workflow_def=flow("load"))).run_id)

@@ -74,7 +74,7 @@ def test_a_forbidden_engine_is_refused_even_by_name() -> None:
         choose_engine("prefect", PLAIN, forbidden=("prefect",))
 
 
-@pytest.mark.parametrize(("framework", "suggestion"), [("natve", "native"), ("", None), (None, None), (7, None)])
+@pytest.mark.parametrize(("framework", "suggestion"), [("natve", "native"), ("", None), (7, None)])
 def test_an_unknown_engine_is_refused_with_those_there_are(framework: object, suggestion: str | None) -> None:
     with pytest.raises(InvalidArguments) as caught:
         choose_engine(framework, PLAIN)

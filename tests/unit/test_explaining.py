@@ -136,14 +136,23 @@ async def test_a_cancelled_run_says_why(settings: FlowSettings) -> None:
     assert why.summary == "Cancelled: a mistake."
 
 
-async def test_a_completed_run_tells_how_many_failures_were_tolerated(settings: FlowSettings, end_of: EndOf) -> None:
+async def test_a_completed_run_names_the_failures_that_were_tolerated(settings: FlowSettings, end_of: EndOf) -> None:
     async with FlowService(settings) as flows:
         run = await end_of(
             flows, (await flows.execute_flow(workflow_def=flow(BAD, continue_on_task_failure=True))).run_id
         )
         why = await flows.explain(run_id=run.run_id)
     assert why.state == "completed"
-    assert "1 failures were tolerated" in why.summary or "1 failure was tolerated" in why.summary
+    assert why.summary == f"Completed in {run.duration_s} s. Tolerated failures: parse."
+
+
+async def test_a_completed_run_tells_how_many_items_failed(settings: FlowSettings, end_of: EndOf) -> None:
+    items = {**BAD, "for_each": ["1", "{", "3"], "parameters": {"text": "{{ item }}"}, "continue_on_item_failure": True}
+    async with FlowService(settings) as flows:
+        run = await end_of(flows, (await flows.execute_flow(workflow_def=flow(items))).run_id)
+        why = await flows.explain(run_id=run.run_id)
+    assert (run.state, run.output, run.failed_tasks) == ("completed", {"parse": [1, None, 3]}, ["parse"])
+    assert why.summary == f"Completed in {run.duration_s} s. Tolerated failures: parse (1 of 3 items failed)."
 
 
 async def test_a_failed_run_tells_its_root_cause_and_the_repair_that_fits_the_kind(

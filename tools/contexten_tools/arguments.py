@@ -93,6 +93,10 @@ def _integral(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _lower(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
 JsonObject = Annotated[
     Any,
     BeforeValidator(_reader(dict, "object")),
@@ -123,6 +127,9 @@ JsonArray = Annotated[
 
 INTEGRAL = BeforeValidator(_integral)
 """Stands last in the annotation of an integer, after its bounds."""
+
+ANY_CASE = BeforeValidator(_lower)
+"""Of a word that may be written in any case; it is in lower case afterwards."""
 
 RunId = Annotated[str, Field(min_length=1, max_length=128, examples=["run_01hzy8k3c9w4ab7de2f"])]
 FlowId = Annotated[str, Field(min_length=1, max_length=128, examples=["daily-report"])]

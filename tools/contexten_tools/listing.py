@@ -10,7 +10,7 @@ from pydantic import Field
 from contexten.extensions.flow.errors import InvalidArguments, Issue
 from contexten.extensions.flow.views import FlowPage, RunPage
 from contexten_tools.app import App
-from contexten_tools.arguments import INTEGRAL, Arguments, Cursor, FlowId
+from contexten_tools.arguments import ANY_CASE, INTEGRAL, Arguments, Cursor, FlowId
 from contexten_tools.budget import MOST_CHARS, bounded
 from contexten_tools.calls import Call
 from contexten_tools.schemas import answer_schema
@@ -25,7 +25,9 @@ keeps one flow, or its runs; tag keeps what carries the tag. limit is 20 by defa
 answer has next_page: call again with page=next_page and the same filters. Use it to find ids, to see what runs \
 now (kind="runs", status_filter="running") and what failed lately (kind="runs", status_filter="failed")."""
 
-State = Literal["idle", "scheduled", "running", "waiting", "paused", "completed", "failed", "cancelled"]
+State = Annotated[
+    Literal["idle", "scheduled", "running", "waiting", "paused", "completed", "failed", "cancelled"], ANY_CASE
+]
 
 
 class ListFlows(Arguments):

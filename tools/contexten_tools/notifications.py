@@ -7,12 +7,7 @@ from typing import Annotated, Any
 from mcp_types import ToolAnnotations
 from pydantic import Field, WithJsonSchema
 
-from contexten.extensions.flow.notifications.model import (
-    DEFAULT_EVENTS,
-    RUN_EVENTS,
-    DispatchState,
-    NotificationKind,
-)
+from contexten.extensions.flow.notifications.model import DEFAULT_EVENTS, RUN_EVENTS, NotificationKind
 from contexten.extensions.flow.notifications.views import (
     DispatchPage,
     DispatchView,
@@ -21,6 +16,7 @@ from contexten.extensions.flow.notifications.views import (
     NotificationTest,
     NotificationView,
 )
+from contexten.extensions.flow.states import DispatchState
 from contexten_tools.app import App
 from contexten_tools.arguments import INTEGRAL, Arguments, Cursor, FlowId
 from contexten_tools.budget import bounded
@@ -38,11 +34,16 @@ shown in this answer only. A private address must be allowed in the server's set
 `secret` is a name in the server's settings, never the secret itself. A message that is not taken is tried 8 times \
 over about a day, then given up: list_dispatches(state="dead"), retry_dispatch. Call test_notification next."""
 
+UPDATE = """\
+Stop a receiver, or let it go on, also one that was disabled because it answered 410. enabled=false: nothing is sent, \
+what waits stays until it is enabled again, and of what happens meanwhile it is never told."""
+
 LIST = """\
 List who is told of runs, newest first, with the number of messages that wait and that were given up."""
 
 DELETE = """\
-Tell a receiver nothing more. Its messages, also those that wait, are deleted with it."""
+Tell a receiver nothing more. Its messages, also those that wait, are deleted with it. \
+update_notification(enabled=false) only stops it."""
 
 TEST = """\
 Send a receiver a message that says that it is a test, once and now, and answer what the receiver said."""
@@ -87,6 +88,18 @@ class CreateNotification(Arguments):
     name: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(None, description="a name for people")
 
 
+class NotificationChange(Arguments):
+    """What to change of a receiver."""
+
+    enabled: bool = Field(description="false stops it, true lets it go on")
+
+
+class UpdateNotification(NotificationChange):
+    """Of update_notification."""
+
+    notification_id: NotificationId
+
+
 class ListNotifications(Arguments):
     """Of list_notifications."""
 
@@ -121,14 +134,17 @@ def register(server: ToolServer, app: App) -> None:
     async def create(given: CreateNotification, call: Call) -> dict[str, Any]:
         return bounded((await app.service.notifications.create(**dict(given), actor=call.actor)).data())
 
+    async def update(given: UpdateNotification, call: Call) -> dict[str, Any]:
+        return bounded((await app.service.notifications.update(**dict(given), actor=call.actor)).data())
+
     async def list_(given: ListNotifications, call: Call) -> dict[str, Any]:  # noqa: ARG001 - every tool is told of its call
         return bounded((await app.service.notifications.list(**dict(given))).data())
 
     async def delete(given: OfNotification, call: Call) -> dict[str, Any]:
         return bounded((await app.service.notifications.delete(given.notification_id, actor=call.actor)).data())
 
-    async def test(given: OfNotification, call: Call) -> dict[str, Any]:  # noqa: ARG001 - as above
-        return bounded((await app.service.notifications.test(given.notification_id)).data())
+    async def test(given: OfNotification, call: Call) -> dict[str, Any]:
+        return bounded((await app.service.notifications.test(given.notification_id, actor=call.actor)).data())
 
     async def dispatches(given: ListDispatches, call: Call) -> dict[str, Any]:  # noqa: ARG001 - as above
         return bounded((await app.service.notifications.dispatches(**dict(given))).data())
@@ -137,6 +153,7 @@ def register(server: ToolServer, app: App) -> None:
         return bounded((await app.service.notifications.retry(given.dispatch_id, actor=call.actor)).data())
 
     writing = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True)
+    changing = writing.model_copy(update={"idempotent_hint": True, "open_world_hint": False})
     deleting = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
     reading = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
     for tool in (
@@ -148,6 +165,16 @@ def register(server: ToolServer, app: App) -> None:
             answer=lambda: answer_schema(NotificationCreated),
             annotations=writing,
             run=create,
+            writes=True,
+        ),
+        FlowTool(
+            name="update_notification",
+            title="Change a notification",
+            description=UPDATE,
+            arguments=UpdateNotification,
+            answer=lambda: answer_schema(NotificationView),
+            annotations=changing,
+            run=update,
             writes=True,
         ),
         FlowTool(

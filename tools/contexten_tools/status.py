@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from mcp_types import ToolAnnotations
 from pydantic import Field
 
-from contexten.extensions.flow.errors import IllegalMove, InvalidArguments, Issue
+from contexten.extensions.flow.definition import named_tasks
+from contexten.extensions.flow.errors import IllegalMove, InvalidArguments, Issue, TaskNotFound
 from contexten.extensions.flow.views import Detail, FlowView, RunView
 from contexten_tools.app import App
 from contexten_tools.arguments import INTEGRAL, Arguments, Cursor, FlowId, RunId, TaskName
@@ -39,7 +40,8 @@ How a run stands (run_id), or the latest run of a flow (flow_id; a flow that nev
 
 detail: "summary" (default) state, progress, error; "tasks" each task with state, attempts, error and timing (one \
 of them with task=); "graph" tasks, and what each depends on; "events" the journal, oldest first; "output" the \
-run's output, or one task's with task=; "definition" what it runs.
+run's output, or one task's with task=; "definition" what it runs, \
+or one task's with task=.
 since= (the cursor of an earlier answer) gives only tasks and events that came after it: poll cheaply with it, or \
 better, call wait_for_flow.
 
@@ -57,7 +59,7 @@ class GetFlowStatus(Arguments):
     run_id: RunId | None = Field(None, description="the run")
     since: Cursor | None = Field(None, description="cursor of an earlier answer: only what came after it")
     detail: Detail = Field("summary", description="what to tell besides state and progress")
-    task: TaskName | None = Field(None, description="with detail=output, tasks, graph or events: this task only")
+    task: TaskName | None = Field(None, description="this task only; without detail as detail=tasks")
     max_chars: Annotated[int, Field(ge=LEAST_CHARS, le=MOST_CHARS), INTEGRAL] = Field(
         DEFAULT_CHARS, description="characters that the answer may have"
     )
@@ -67,12 +69,21 @@ async def _flow(app: App, given: GetFlowStatus, flow_id: str) -> dict[str, Any]:
     """The flow itself: asked for its definition, or it never ran."""
     flow = await app.service.get_flow(flow_id)
     answer = flow.model_copy(update={"definition": None}).data()
+    definition = flow.definition or {}
+    if given.task is not None:
+        tasks = {task["name"]: task for _, task in named_tasks(definition)}
+        if given.task not in tasks:
+            raise TaskNotFound(
+                f"The flow {flow_id!r} has no task {given.task!r}; it has {', '.join(list(tasks)[:20])}.",
+                next=f"Call get_flow_status(flow_id={flow_id!r}, detail='definition').",
+            )
+        definition = tasks[given.task]
     if given.detail == "definition":
         offset = _text_offset(given)
         put_text(
             answer,
             "definition",
-            compact(flow.definition),
+            compact(definition),
             given.max_chars,
             lambda since: _more(given, since, flow_id=flow_id),
             offset=offset,
@@ -140,7 +151,7 @@ async def _output(app: App, given: GetFlowStatus, run_id: str) -> dict[str, Any]
 
 
 async def _definition(app: App, given: GetFlowStatus, run_id: str) -> dict[str, Any]:
-    run = await app.service.get_run(run_id, detail="definition")
+    run = await app.service.get_run(run_id, detail="definition", task=given.task)
     answer = run_answer(run)
     definition = answer.pop("definition", None)
     put_text(

@@ -54,6 +54,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     ),
     "notifications": (
         "create_notification",
+        "update_notification",
         "list_notifications",
         "delete_notification",
         "test_notification",

@@ -7,7 +7,6 @@ from typing import Annotated
 from fastapi import Query, Response
 from pydantic import Field
 
-from contexten.extensions.flow.notifications.model import DispatchState
 from contexten.extensions.flow.notifications.views import (
     DispatchPage,
     DispatchView,
@@ -16,9 +15,10 @@ from contexten.extensions.flow.notifications.views import (
     NotificationTest,
     NotificationView,
 )
+from contexten.extensions.flow.states import DispatchState
 from contexten_server.api.listing import Page
 from contexten_server.api.routing import WRITES, Caller, Served, family, shown
-from contexten_tools.notifications import CreateNotification, NotificationId
+from contexten_tools.notifications import CreateNotification, NotificationChange, NotificationId
 
 router = family("notifications")
 
@@ -52,6 +52,12 @@ async def get_notification(app: Served, notification_id: str) -> Response:
     return shown(await app.service.notifications.get(notification_id))
 
 
+@router.patch("/notifications/{notification_id}", response_model=NotificationView, dependencies=[WRITES])
+async def update_notification(app: Served, caller: Caller, notification_id: str, given: NotificationChange) -> Response:
+    """Switch a notification off and on, also one whose receiver answered 410."""
+    return shown(await app.service.notifications.update(notification_id, **given.model_dump(), actor=caller))
+
+
 @router.delete("/notifications/{notification_id}", response_model=NotificationView, dependencies=[WRITES])
 async def delete_notification(app: Served, caller: Caller, notification_id: str) -> Response:
     """Tell nothing more; answers what it was."""
@@ -59,9 +65,9 @@ async def delete_notification(app: Served, caller: Caller, notification_id: str)
 
 
 @router.post("/notifications/{notification_id}/test", response_model=NotificationTest, dependencies=[WRITES])
-async def test_notification(app: Served, notification_id: str) -> Response:
+async def test_notification(app: Served, caller: Caller, notification_id: str) -> Response:
     """Send a message that says that it is a test, once, and tell what became of it."""
-    return shown(await app.service.notifications.test(notification_id))
+    return shown(await app.service.notifications.test(notification_id, actor=caller))
 
 
 @router.get("/dispatches", response_model=DispatchPage)

@@ -71,7 +71,7 @@ async def invalid(request: Request, error: RequestValidationError) -> Response:
     ]
     count = "One argument is" if len(issues) == 1 else f"{len(issues)} arguments are"
     told = " ".join(issue.message for issue in issues[:3])
-    return await refused(request, InvalidArguments(f"{count} wrong in this request ({name}): {told}", issues=issues))
+    return await refused(request, InvalidArguments(f"{count} wrong: {told}", issues=issues))
 
 
 def _asked(request: Request, error: RequestValidationError) -> list[tuple[type[Arguments], Mapping[str, Any]]]:

@@ -20,6 +20,7 @@ from contexten.extensions.flow.views import (
 from contexten_server.api.listing import Limit, Listing, Parameters
 from contexten_server.api.routing import WRITES, Caller, Served, family, shown
 from contexten_tools.arguments import (
+    ANY_CASE,
     INTEGRAL,
     Arguments,
     Cursor,
@@ -33,7 +34,9 @@ from contexten_tools.running import Deadline, Priority
 
 router = family("runs")
 
-RunStateName = Literal["scheduled", "running", "waiting", "paused", "completed", "failed", "cancelled"]
+RunStateName = Annotated[
+    Literal["scheduled", "running", "waiting", "paused", "completed", "failed", "cancelled"], ANY_CASE
+]
 
 
 class RunsAsked(Listing):
@@ -51,7 +54,9 @@ class NewRun(Arguments):
         None, description="of the saved flow; the latest by default"
     )
     workflow_def: Definition | None = Field(None, description="a definition to run, as an object or as JSON text")
-    name: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(None, description="of a definition's flow")
+    name: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        None, description="what the run is called; its flow's name, by default"
+    )
     inputs: JsonObject | None = Field(None, description="values for the flow's `inputs` schema")
     priority: Priority | None = Field(None, description="normal (2) by default; critical is 0, background 4")
     framework: Annotated[str, Field(max_length=40)] = Field("auto", description="engine; auto chooses one")

@@ -1,4 +1,4 @@
-"""The whole at a glance: the queue and its strategy, agents, figures."""
+"""The whole at a glance: how many runs, the queue and its strategy, agents, figures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Query, Response
 from pydantic import Field
 
+from contexten.extensions.flow.states import RunState
 from contexten.extensions.flow.views import (
     AgentsView,
     MetricsView,
@@ -28,13 +29,11 @@ Slots = Annotated[int, Field(ge=1, le=100_000)]
 
 
 class OverviewView(View):
-    """All at a glance."""
+    """What a page shows around all else; quick to answer, to be asked often."""
 
     version: str
     read_only: bool
-    scheduler: SchedulerView
-    metrics: MetricsView
-    agents: AgentsView
+    runs: dict[RunState, int] = Field(description="how many are in each state, without those of sub-flows")
 
 
 class QueueAsked(Parameters):
@@ -61,17 +60,9 @@ class StrategyAsked(Arguments):
 
 @router.get("/overview", response_model=OverviewView)
 async def get_overview(app: Served) -> Response:
-    """Version, scheduler, figures and agents."""
-    service = app.service
-    return shown(
-        OverviewView(
-            version=program_version(),
-            read_only=app.read_only,
-            scheduler=await service.scheduler(),
-            metrics=await service.metrics(),
-            agents=await service.agents(),
-        )
-    )
+    """Version, whether changes are refused, and how many runs are in each state."""
+    runs = {RunState(state): number for state, number in (await app.service.runs_by_state()).items()}
+    return shown(OverviewView(version=program_version(), read_only=app.read_only, runs=runs))
 
 
 @router.get("/queue", response_model=QueueView)
@@ -100,7 +91,7 @@ async def list_agents(app: Served) -> Response:
 
 @router.get("/metrics", response_model=MetricsView)
 async def get_metrics(app: Served) -> Response:
-    """Figures about scheduler, flows, tasks, agents and store."""
+    """Figures about scheduler, flows, tasks, agents and store. Reads all tasks: to be asked now and then."""
     return shown(await app.service.metrics())
 
 

@@ -76,7 +76,7 @@ async def create_trigger(app: Served, caller: Caller, given: NewTrigger) -> Resp
     return shown(await app.service.triggers.create(**given.model_dump(), actor=caller))
 
 
-@router.get("/triggers/kinds", response_model=dict[TriggerKind, dict[str, Any]])
+@router.get("/trigger-kinds", response_model=dict[TriggerKind, dict[str, Any]])
 async def list_trigger_kinds() -> Response:
     """What a trigger of each kind is told: the JSON Schema of its `config`."""
     return JSONResponse({kind: plain(config.model_json_schema()) for kind, config in CONFIGS.items()})

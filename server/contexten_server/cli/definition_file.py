@@ -45,15 +45,19 @@ def read_definition(file: str) -> Any:
     return parse_json(read_text(file), what="standard input" if file == "-" else file)
 
 
+def read_value(argument: str, *, option: str) -> Any:
+    """JSON data that an option takes, or `@FILE` for a file of it. Raises UsageProblem."""
+    if argument.startswith("@"):
+        return parse_json(read_text(argument[1:]), what=argument[1:])
+    return parse_json(argument, what=option)
+
+
 def read_inputs(argument: str | None, *, option: str = "--inputs") -> dict[str, Any]:
     """The inputs of a run, or what another option takes: a JSON object, or `@FILE` for a file of it. Raises
     UsageProblem."""
     if argument is None:
         return {}
-    if argument.startswith("@"):
-        inputs = parse_json(read_text(argument[1:]), what=argument[1:])
-    else:
-        inputs = parse_json(argument, what=option)
+    inputs = read_value(argument, option=option)
     if not isinstance(inputs, dict):
         raise UsageProblem(f'{option} takes a JSON object, such as \'{{"city": "Oslo"}}\'')
     return inputs

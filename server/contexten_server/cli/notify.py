@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from contexten.extensions.flow.actor import Actor
-from contexten.extensions.flow.notifications.model import DEFAULT_EVENTS, RUN_EVENTS, DispatchState, NotificationKind
+from contexten.extensions.flow.notifications.model import DEFAULT_EVENTS, RUN_EVENTS, NotificationKind
+from contexten.extensions.flow.states import DispatchState
 from contexten_server.cli.conduct import conduct
 from contexten_server.cli.exits import Exit
 from contexten_server.cli.lookup import asking
@@ -26,6 +27,13 @@ Limit = Annotated[int, typer.Option(min=1, max=200, help="Rows at most.")]
 Page = Annotated[str | None, typer.Option(help="The next page, as the answer before named it.")]
 
 _ACTOR = Actor(client="contexten-flow", transport="cli", tool="notify")
+
+
+def _once(given: list[str] | None) -> list[str] | None:
+    """What is taken once, of which the last would win in silence. Raises BadParameter."""
+    if given is not None and len(given) > 1:
+        raise typer.BadParameter("give it once; add a notification for each")
+    return given
 
 
 @notify.command()
@@ -50,8 +58,12 @@ def add(
             metavar="TYPE", help=f"Of what it is told, repeatable: {', '.join(RUN_EVENTS)}. [default: run.failed]"
         ),
     ] = None,
-    flow: Annotated[str | None, typer.Option(metavar="FLOW_ID", help="Only of this flow's runs.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Only of the runs of flows with this tag.")] = None,
+    flow: Annotated[
+        list[str] | None, typer.Option(metavar="FLOW_ID", callback=_once, help="Only of this flow's runs.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="TAG", callback=_once, help="Only of the runs of flows with this tag.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     db: Db = None,
     as_json: Json = False,
@@ -66,8 +78,8 @@ def add(
         "url": url,
         "secret": secret,
         "events": event or DEFAULT_EVENTS,
-        "flow_id": flow,
-        "tag": tag,
+        "flow_id": flow[0] if flow else None,
+        "tag": tag[0] if tag else None,
         "name": name,
     }
     conduct(screen, partial(_add, screen, db, asked))
@@ -113,9 +125,36 @@ async def _list(screen: Screen, db: Path | None, limit: int, page: str | None) -
             in_line(view.flow_id or (f"tag {view.tag}" if view.tag else "all flows")),
             str(view.pending or ""),
             str(view.dead or ""),
-            f"disabled: {view.disabled}" if view.disabled else "enabled",
+            "enabled" if view.enabled else f"disabled: {view.disabled}",
         )
     screen.page(table if found.notifications else "no notifications", found.next_page)
+    return Exit.OK
+
+
+@notify.command()
+def enable(notification_id: NotificationId, db: Db = None, as_json: Json = False) -> None:
+    """Let a receiver hear of runs again, also one that answered 410; what waits for it is sent now.
+
+    Exit codes: 0 enabled, 1 no notification has that id, 2 wrong usage, 3 database not usable.
+    """
+    screen = Screen(as_json=as_json)
+    conduct(screen, partial(_enable, screen, notification_id, db, enabled=True))
+
+
+@notify.command()
+def disable(notification_id: NotificationId, db: Db = None, as_json: Json = False) -> None:
+    """Stop a receiver: nothing is sent to it until it is enabled; of what happens meanwhile it is never told.
+
+    Exit codes: 0 disabled, 1 no notification has that id, 2 wrong usage, 3 database not usable.
+    """
+    screen = Screen(as_json=as_json)
+    conduct(screen, partial(_enable, screen, notification_id, db, enabled=False))
+
+
+async def _enable(screen: Screen, notification_id: str, db: Path | None, *, enabled: bool) -> Exit:
+    async with asking(db) as service:
+        view = await service.notifications.update(notification_id, enabled=enabled, actor=_ACTOR)
+    screen.answer(view, f"{view.notification_id}  {'enabled' if view.enabled else 'disabled'}")
     return Exit.OK
 
 
@@ -148,7 +187,7 @@ def try_out(notification_id: NotificationId, db: Db = None, as_json: Json = Fals
 
 async def _test(screen: Screen, notification_id: str, db: Path | None) -> Exit:
     async with asking(db) as service:
-        told = await service.notifications.test(notification_id)
+        told = await service.notifications.test(notification_id, actor=_ACTOR)
     screen.answer(told, f"taken, with status {told.status}" if told.ok else f"not taken: {in_line(told.error or '')}")
     return Exit.OK if told.ok else Exit.FAILED
 

@@ -13,7 +13,7 @@ from contexten.extensions.flow.actor import Actor
 from contexten.extensions.flow.states import DeliveryState
 from contexten.extensions.flow.triggers.model import TriggerKind
 from contexten_server.cli.conduct import conduct
-from contexten_server.cli.definition_file import parse_json, read_inputs
+from contexten_server.cli.definition_file import parse_json, read_inputs, read_value
 from contexten_server.cli.exits import Exit, UsageProblem
 from contexten_server.cli.lookup import asking
 from contexten_server.cli.options import Db, Json
@@ -180,7 +180,7 @@ async def _list(screen: Screen, db: Path | None, question: dict[str, Any]) -> Ex
             whole(view.trigger_id),
             view.kind,
             in_line(view.flow_id or view.handler or ""),
-            "enabled" if view.enabled else "disabled",
+            _state(view),
             (view.next_at or "").replace("T", " ")[:19],
             str(view.waiting or ""),
             in_line(view.name),
@@ -215,7 +215,7 @@ def _show(screen: Screen, view: TriggerView) -> None:
         "name": in_line(view.name),
         "kind": view.kind,
         "starts": in_line(view.flow_id or f"what {view.handler} says"),
-        "state": "enabled" if view.enabled else "disabled",
+        "state": _state(view),
         "config": json_text(view.config),
         "inputs": json_text(view.inputs) if view.inputs else None,
         "filter": in_line(view.filter) if view.filter else None,
@@ -224,10 +224,18 @@ def _show(screen: Screen, view: TriggerView) -> None:
         "url": view.url,
     }
     screen.show(*(f"{label:<10}{text}" for label, text in lines.items() if text is not None))
+    if view.handled is False:
+        screen.note(f"nothing fires or starts until a program runs that handles {in_line(view.handler or '')}")
     if view.url is not None and view.url.startswith("/"):
         screen.note("put the public address of your `contexten-flow serve --transport http` before the url")
     elif view.url is not None:
         screen.note("the sender must reach a `contexten-flow serve --transport http` on this database there")
+
+
+def _state(view: TriggerView) -> str:
+    if view.enabled and view.handled is False:
+        return "unhandled"
+    return "enabled" if view.enabled else "disabled"
 
 
 @trigger.command()
@@ -279,7 +287,9 @@ def try_out(
     trigger_id: TriggerId,
     payload: Annotated[
         str | None,
-        typer.Option(metavar="JSON|@FILE", help="The event's payload. [default: the latest]", show_default=False),
+        typer.Option(
+            metavar="JSON|@FILE", help="The event's payload, any JSON. [default: the latest]", show_default=False
+        ),
     ] = None,
     type_: Annotated[str | None, typer.Option("--type", help="The event's type, such as push.")] = None,
     start: Annotated[bool, typer.Option("--start", help="Really deliver the event, which starts a run.")] = False,
@@ -297,7 +307,7 @@ def try_out(
 async def _test(
     screen: Screen, trigger_id: str, db: Path | None, payload: str | None, type_: str | None, *, start: bool
 ) -> Exit:
-    sample = read_inputs(payload, option="--payload") if payload is not None else None
+    sample = read_value(payload, option="--payload") if payload is not None else None
     async with asking(db) as service:
         told = await service.triggers.test(trigger_id, payload=sample, type=type_, start=start, actor=_ACTOR)
     code = Exit.OK if told.starts else Exit.FAILED

@@ -12,6 +12,9 @@ from typing_extensions import override
 from contexten_server.cli.exits import UsageProblem
 from contexten_server.cli.screen import Screen
 
+_OF_PYDANTIC = "Value error, "
+"""How pydantic, which reads values for Typer, begins what is wrong with them."""
+
 _AS_JSON = "contexten_server.as_json"
 
 _CALLED_HERE = {"create": "save", "add": "save"}
@@ -49,9 +52,12 @@ def _told(ctx: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        words = getattr(error, "format_message", None)  # a usage error, by whatever name Typer brings its class along
-        if words is not None and ctx.meta[_AS_JSON]:
-            place = getattr(error, "ctx", None) or ctx
-            problem = UsageProblem(words(), next=f"`{place.command_path} --help` shows what it takes")
+        wrong: Any = error
+        if not hasattr(wrong, "format_message"):  # a usage error has it, by whatever name Typer brings its class along
+            raise
+        wrong.message = wrong.message.removeprefix(_OF_PYDANTIC)
+        if ctx.meta[_AS_JSON]:
+            place = wrong.ctx or ctx
+            problem = UsageProblem(wrong.format_message(), next=f"`{place.command_path} --help` shows what it takes")
             Screen(as_json=True).data({"error": problem.as_dict()})
         raise

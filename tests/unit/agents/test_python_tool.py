@@ -31,7 +31,9 @@ def module(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 def call(run_tools: Run, module: types.ModuleType) -> Run:
     async def call(name: str, *before: str, **parameters: Any) -> Any:
         functions = tuple(f"{module.__name__}:{name}" for name in vars(module) if not name.startswith("__"))
-        allowed = {"allow_functions": (*functions, "no_such_module:f", "flow_test_functions:gone", "json:dumps")}
+        allowed = {
+            "allow_functions": (*functions, "no_such_module:f", "flow_test_functions:gone", "json:dumps", "math:sqrt")
+        }
         name = name if ":" in name else f"{module.__name__}:{name}"
         with anyio.fail_after(20):
             return await run_tools(*before, "python", settings=allowed, function=name, **parameters)
@@ -60,6 +62,15 @@ async def test_a_sync_function_runs_on_another_thread(call: Run, module: types.M
     assert await call("double", arguments={"x": 3, "times": 3}) == [3, 3, 3]
     assert threads[0] is not threading.current_thread()
     assert threads[0].daemon
+
+
+async def test_a_list_gives_positional_arguments(call: Run, module: types.ModuleType) -> None:
+    def power(base: int, exponent: int, /) -> int:
+        return int(base**exponent)
+
+    add(module, power)
+    assert await call("power", arguments=[2, 5]) == 32
+    assert await call("math:sqrt", arguments=[16]) == 4.0
 
 
 async def test_an_async_function_is_awaited(call: Run, module: types.ModuleType) -> None:
@@ -145,10 +156,11 @@ async def test_a_cyclic_or_huge_output_is_invalid(call: Run, module: types.Modul
         ("no_such_module:f", {}, "no_such_module"),
         ("flow_test_functions:gone", {}, "has no gone"),
         ("json:dumps", {"no": 1}, "parameters/arguments"),
+        ("json:dumps", [1, 2], "parameters/arguments"),
         ("nonsense", {}, "parameters/function"),
     ],
 )
-async def test_what_cannot_be_called_is_invalid(call: Run, name: str, arguments: dict[str, Any], words: str) -> None:
+async def test_what_cannot_be_called_is_invalid(call: Run, name: str, arguments: Any, words: str) -> None:
     error = await failure(call(name, arguments=arguments))
     assert error.kind == "invalid"
     assert words in error.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,12 +117,46 @@ def test_a_misspelt_root_is_told_with_the_right_one() -> None:
     assert apply_patch(raw, issue.patch) == flow({"name": "a", "when": "inputs.x > 3"})
 
 
-@pytest.mark.parametrize(("on", "near"), [("netwrok", "network"), ("network", None), ("quota_used_up", None)])
-def test_a_misspelt_kind_of_error_is_warned_of_and_ones_own_is_not(on: str, near: str | None) -> None:
-    report = check(flow({"name": "a", "required_tools": [], "retry": {"on": [on]}}), CATALOG)
+@pytest.mark.parametrize(
+    ("on", "near"),
+    [("netwrok", "network"), ("timeuot", "timeout"), ("quota_used_op", "quota_used_up"), ("bogus", None)],
+)
+def test_a_kind_of_error_that_nothing_known_has_is_warned_of(on: str, near: str | None) -> None:
+    catalog = replace(CATALOG, kinds=frozenset({"quota_used_up"}))
+    report = check(flow({"name": "a", "required_tools": [], "retry": {"on": [on]}}), catalog)
     assert report.issues == ()
-    found = [warning.suggestion for warning in report.warnings if warning.code == "unusual_kind"]
-    assert found == ([near] if near else [])
+    (found,) = (warning for warning in report.warnings if warning.code == "unusual_kind")
+    assert (found.path, found.suggestion) == ("/stages/0/tasks/0/retry/on/0", near)
+    assert (f"did you mean {near!r}" if near else "there are agent_failure, ") in found.message
+
+
+@pytest.mark.parametrize("on", ["network", "vetoed", "value_error", "flow_not_found", "quota_used_up"])
+def test_a_kind_that_an_error_known_here_has_is_not_warned_of(on: str) -> None:
+    catalog = replace(CATALOG, kinds=frozenset({"quota_used_up"}))
+    report = check(flow({"name": "a", "required_tools": [], "retry": {"on": [on]}}), catalog)
+    assert "unusual_kind" not in {warning.code for warning in report.warnings}
+
+
+@pytest.mark.parametrize("place", ["when", "for_each", "cache", "output"])
+def test_a_secret_outside_of_parameters_is_refused_for_its_place(place: str) -> None:
+    expression = "secrets.API_TOKEN == ''"
+    raw = flow({"name": "a"})
+    if place == "output":
+        raw["output"] = f"{{{{ {expression} }}}}"
+    elif place == "cache":
+        raw["stages"][0]["tasks"][0]["cache"] = {"key": f"{{{{ {expression} }}}}", "ttl_s": 1}
+    else:
+        raw["stages"][0]["tasks"][0][place] = expression
+    (issue,) = check(raw, CATALOG).issues
+    assert issue.message == "secrets can be used in parameters only: what stands here is recorded"
+
+
+def test_an_unknown_name_in_a_condition_is_told_with_the_names_for_conditions() -> None:
+    (issue,) = check(flow({"name": "a", "when": "nothing_like_it > 3"}), CATALOG).issues
+    assert "there are inputs, context, tasks, run" in issue.message
+    assert "secrets" not in issue.message
+    (parameter,) = check(flow({"name": "a", "parameters": {"x": "{{ nothing_like_it }}"}}), CATALOG).issues
+    assert "secrets" in parameter.message
 
 
 @pytest.mark.parametrize(

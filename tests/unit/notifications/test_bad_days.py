@@ -165,6 +165,49 @@ async def test_a_receiver_that_is_gone_is_disabled_until_somebody_retries_a_mess
     assert len(receiver.messages) == 3
 
 
+async def test_a_receiver_that_was_gone_hears_of_what_happens_after_it_is_enabled(
+    settings: FlowSettings, receiver: Any, run: Run, entries: Any
+) -> None:
+    receiver.statuses["/hook"] = 410
+    async with FlowService(settings) as flows:
+        heard = entries(flows)
+        made = await told_of(flows, f"{receiver.url}/hook")
+        await run(flows)
+        await heard.have(1, "notification.disabled")
+        await run(flows)  # nothing is kept for it
+        receiver.statuses["/hook"] = 200
+        view = await flows.notifications.update(made, enabled=True)
+        assert (view.enabled, view.disabled, view.dead) == (True, None, 1)
+        later = await run(flows)
+        await heard.have(1, "notification.sent")
+    assert [message.data["data"]["run_id"] for message in receiver.messages[1:]] == [later]
+
+
+async def test_what_waits_for_a_receiver_that_is_switched_off_goes_on_when_it_is_enabled(
+    settings: FlowSettings, receiver: Any, run: Run, entries: Any, clock: Any
+) -> None:
+    receiver.statuses["/hook"] = 500
+    async with FlowService(settings, clock=clock) as flows:
+        heard = entries(flows)
+        made = await told_of(flows, f"{receiver.url}/hook")
+        await run(flows)
+        await heard.have(1, "notification.retrying")
+        off = await flows.notifications.update(made, enabled=False)
+        assert (off.enabled, off.disabled, off.pending, off.dead) == (False, "on request", 1, 0)
+        clock.wall += POLICY.max_delay_s  # it is due
+        other = await told_of(flows, f"{receiver.url}/other")
+        await run(flows)  # of which it is never told
+        await receiver.has(1, "/other")
+        await heard.have(1, "notification.sent")
+        assert len(await receiver.has(1, "/hook")) == 1
+        receiver.statuses["/hook"] = 200
+        assert (await flows.notifications.update(made, enabled=True)).enabled
+        await heard.have(2, "notification.sent")
+        [sent] = (await flows.notifications.dispatches(made)).dispatches
+        assert (sent.state, sent.attempts) == ("sent", 2)
+        assert len((await flows.notifications.dispatches(other)).dispatches) == 1
+
+
 async def test_a_redirect_is_not_followed_and_not_tried_again(
     settings: FlowSettings, receiver: Any, run: Run, entries: Any
 ) -> None:

@@ -147,15 +147,21 @@ async def test_no_secret_is_in_any_answer_entry_or_log(
     assert "in-the-query" not in text
 
 
-async def test_the_journal_says_who_made_and_deleted_a_receiver(settings: FlowSettings, receiver: Any) -> None:
+async def test_the_journal_says_who_made_changed_tested_and_deleted_a_receiver(
+    settings: FlowSettings, receiver: Any
+) -> None:
     actor = Actor(client="somebody", transport="cli", tool="notify")
     async with FlowService(settings, drive=False) as flows:
         made = await flows.notifications.create(kind="webhook", url=receiver.url, actor=actor)
+        for enabled in (False, False, True, True):  # what changes nothing is no entry
+            await flows.notifications.update(made.notification_id, enabled=enabled, actor=actor)
+        await flows.notifications.test(made.notification_id, actor=actor)
         await flows.notifications.delete(made.notification_id, actor=actor)
         with pytest.raises(NotificationNotFound):
             await flows.notifications.get(made.notification_id)
         told = [(event.type, event.actor) for event in await flows.events() if event.type.startswith("notification.")]
-    assert told == [("notification.created", str(actor)), ("notification.deleted", str(actor))]
+    changes = ("created", "disabled", "enabled", "tested", "deleted")
+    assert told == [(f"notification.{change}", str(actor)) for change in changes]
 
 
 async def test_who_nobody_tells_anything_costs_the_journal_nothing(
@@ -266,7 +272,7 @@ async def test_messages_that_are_done_with_are_pruned_with_time(
         await heard.have(1, "notification.sent")
         await receiver.has(1, "/slow")
         late = flows.clock.timestamp() + 1
-        gone = await flows._store.write(lambda tx: prune_dispatches(tx, ended_before=late, keep=100))
+        gone = await flows._store.write(lambda tx: prune_dispatches(tx, ended_before=late, up_to=0))
         left = (await flows.notifications.dispatches()).dispatches
     assert gone == 1
     assert [view.state for view in left] == ["sending"]
@@ -341,8 +347,10 @@ async def test_messages_beyond_the_number_that_is_kept_are_pruned_oldest_first(s
         made = await flows.notifications.create(kind="webhook", url="https://example.com")
         await flows._store.write(add_messages(made.notification_id, 5))
         await flows._store.write(add_messages(made.notification_id, 2, "pending"))
-        assert await flows._store.write(lambda tx: prune_dispatches(tx, ended_before=0.0, keep=3)) == 2
-        assert await flows._store.write(lambda tx: prune_dispatches(tx, ended_before=0.0, keep=3)) == 0
+        line = await flows._store.row(SQL["keep_line_of_dispatches"], (3,))
+        assert line is not None
+        assert await flows._store.write(lambda tx: prune_dispatches(tx, ended_before=0.0, up_to=line[0])) == 2
+        assert await flows._store.write(lambda tx: prune_dispatches(tx, ended_before=0.0, up_to=line[0])) == 0
         left = [view.dispatch_id for view in (await flows.notifications.dispatches()).dispatches]
     assert left == ["dsp_pending_1", "dsp_pending_0", "dsp_dead_4", "dsp_dead_3", "dsp_dead_2"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -11,6 +12,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from contexten.extensions.flow import FlowService, FlowSettings
 from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
 from contexten.extensions.flow.errors import AttemptError
+from contexten.extensions.flow.live.narrator import narrate
 from contexten.extensions.flow.telemetry import Names, folding
 
 if TYPE_CHECKING:
@@ -22,7 +24,9 @@ pytestmark = pytest.mark.anyio
 async def shaky(task: TaskCall, context: AttemptContext) -> str:
     if context.attempt == 1:
         raise AttemptError("not yet", kind="network")
-    context.record("task.usage", {"model": "m", "input_tokens": 70, "output_tokens": 7, "cost_usd": 0.5})
+    context.record(
+        "task.usage", {"model": "m", "model_calls": 3, "input_tokens": 70, "output_tokens": 7, "cost_usd": 0.5}
+    )
     return "done"
 
 
@@ -57,16 +61,19 @@ async def test_a_program_s_provider_of_meters_is_told(
     )
     tokens = {point.attributes["gen_ai.token.type"]: point.sum for point in found["gen_ai.client.token.usage"]}
     assert tokens == {"input": 70, "output": 7}
+    (calls,) = found["contexten.flow.model.calls"]
+    assert (calls.value, dict(calls.attributes)) == (3, {"gen_ai.request.model": "m"})
     outcomes = {point.attributes["contexten.task.state"] for point in found["contexten.flow.task.attempt.duration"]}
     assert outcomes == {"completed", "failed"}
     assert found["contexten.flow.slots"][0].value == 100
 
 
-async def test_nothing_listens_where_no_provider_is_set(settings: FlowSettings) -> None:
+async def test_nothing_listens_where_no_provider_is_set(
+    settings: FlowSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "opentelemetry.sdk.trace", raising=False)
     async with FlowService(settings, agents=[shaky]) as flows:
-        listeners = list(flows._feed._listeners.values())
-    assert not [listener for listener in listeners if isinstance(listener, folding.Fold)]
-    assert flows._feed._listeners == {}
+        assert list(flows._feed._listeners.values()) == [narrate]
 
 
 class Heard:

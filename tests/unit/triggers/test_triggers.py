@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from contexten.extensions.flow import FlowManager, FlowService, FlowSettings
-from contexten.extensions.flow.actor import PYTHON
+from contexten.extensions.flow.actor import PYTHON, Actor
 from contexten.extensions.flow.errors import DeliveryNotFound, FlowNotFound, InvalidArguments, TriggerNotFound
 from contexten.extensions.flow.triggers.model import HookAnswer, HookRequest
 
@@ -295,3 +295,62 @@ async def test_what_cannot_be_reckoned_with_is_refused(
         with pytest.raises(InvalidArguments) as refused:
             await flows.triggers.create(flow_id="target", kind=kind, config=config, actor=PYTHON)
         assert [issue.path for issue in refused.value.issues] == [f"/config/{list(config)[-1]}"]
+
+
+async def test_a_disabled_trigger_is_told_to_start_nothing_and_is_delivered_nothing(settings: FlowSettings) -> None:
+    async with FlowService(settings, drive=False) as flows:
+        await flow_of(flows)
+        await flows.triggers.create(flow_id="target", kind="webhook", trigger_id="hook", actor=PYTHON)
+        await flows.triggers.update("hook", enabled=False, actor=PYTHON)
+        for start in (False, True):
+            told = await flows.triggers.test("hook", payload={}, start=start, actor=PYTHON)
+            assert (told.starts, told.inputs, told.delivery) == (False, None, None)
+            assert "it is disabled" in str(told.reason)
+        assert (await flows.triggers.deliveries()).deliveries == []
+        await flows.triggers.update("hook", enabled=True, actor=PYTHON)
+        assert (await flows.triggers.test("hook", payload={}, start=True, actor=PYTHON)).delivery is not None
+
+
+async def test_the_journal_says_who_had_a_trigger_start_a_run(settings: FlowSettings) -> None:
+    async with FlowService(settings, drive=False) as flows:
+        await flow_of(flows)
+        await flows.triggers.create(flow_id="target", kind="webhook", trigger_id="hook", actor=PYTHON)
+        ann = Actor(client="ann", tool="test_trigger")
+        await flows.triggers.test("hook", payload={}, start=True, actor=ann)
+        [delivered] = [event for event in await flows.events() if event.type == "trigger.delivered"]
+        assert delivered.actor == str(ann)
+
+
+async def test_deliveries_are_listed_by_their_state(settings: FlowSettings) -> None:
+    async with FlowService(settings, drive=False) as flows:
+        await flow_of(flows)
+        for trigger_id in ("one", "two"):
+            await flows.triggers.create(flow_id="target", kind="webhook", trigger_id=trigger_id, actor=PYTHON)
+            for _ in range(3):
+                await flows.triggers.test(trigger_id, payload={}, start=True, actor=PYTHON)
+        failed = 'UPDATE deliveries SET state = \'failed\', error = \'{"code": "c", "message": "m"}\', ended_at = 1'
+        await flows._store.write(lambda tx: tx.execute(f"{failed} WHERE seq IN (1, 2, 4)").rowcount)
+
+        async def listed(trigger_id: str | None, state: str | None) -> list[int]:
+            """Their places, in pages of two."""
+            found: list[str] = []
+            page = None
+            while True:
+                answer = await flows.triggers.deliveries(trigger_id, state=state, limit=2, page=page)
+                found += [view.delivery_id for view in answer.deliveries]
+                page = answer.next_page
+                if page is None:
+                    places = {
+                        row[0]: row[1] for row in await flows._store.rows("SELECT delivery_id, seq FROM deliveries")
+                    }
+                    return [places[delivery_id] for delivery_id in found]
+
+        assert await listed(None, None) == [6, 5, 4, 3, 2, 1]
+        assert await listed(None, "failed") == [4, 2, 1]
+        assert await listed("one", "failed") == [2, 1]
+        assert await listed("two", "failed") == [4]
+        assert await listed("two", "accepted") == [6, 5]
+        with pytest.raises(InvalidArguments, match="Did you mean 'failed'"):
+            await flows.triggers.deliveries(state="faild")
+        with pytest.raises(TriggerNotFound):
+            await flows.triggers.deliveries("none", state="failed")

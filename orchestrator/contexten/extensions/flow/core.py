@@ -31,6 +31,7 @@ from .flows.saving import Flows
 from .history import History
 from .housekeeping import keep_pruned
 from .live.feed import Feed
+from .live.narrator import narrate
 from .live.watching import Watchers
 from .models.toolbox import Toolbox
 from .notifications.notifications import Notifications
@@ -127,6 +128,7 @@ class Core:
             watchers=self._watchers,
             on_foreign=self._heed,
         )
+        self._feed.listen(narrate)
         self._store.on_commit = self._feed.committed
         self._plans = Plans(self._store)
         self._scheduling = Scheduling(self._store, self.settings, self.clock)
@@ -149,6 +151,7 @@ class Core:
             clock=self.clock,
             answers=self._answers,
             plans=self._plans,
+            rules=lambda: self._rules,
         )
         self._forecast = Forecast(
             self._store,
@@ -291,8 +294,18 @@ class Core:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Stop within `stop_grace_s`; unfinished runs go on in another server, or at the next start."""
+        if exc_type is GeneratorExit:  # destroyed with its event loop, which was closed: nothing can be awaited
+            return
         stack, self._stack = self._stack, AsyncExitStack()
         await stack.aclose()
+
+    def abandon(self) -> None:
+        """Let go of the database where the event loop that it was opened on is closed: what was submitted becomes
+        durable, its runs are anybody's. Blocks until that is so; does nothing where it was closed."""
+        self._is_open = False
+        self._store.abandon()
+        if self._conductor is not None:
+            self._conductor.leases.let_go()
 
     async def _stop(self) -> None:
         self._is_open = False

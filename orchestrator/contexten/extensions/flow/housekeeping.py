@@ -12,6 +12,7 @@ from .settings import FlowSettings
 from .store import Store
 from .store.notifications import prune_dispatches
 from .store.retention import prune, prune_cache, prune_entries, prune_flows
+from .store.sql import SQL
 from .store.triggers import prune_deliveries
 
 logger = logging.getLogger(__name__)
@@ -29,11 +30,13 @@ async def keep_pruned(store: Store, settings: FlowSettings, clock: Clock, forget
         try:
             while await store.write(partial(prune_cache, at=at)):
                 await clock.sleep(PAUSE_S)
-            while await store.write(partial(prune_dispatches, ended_before=before, keep=keep)):
+            line = await _line(store, "keep_line_of_dispatches", keep)
+            while await store.write(partial(prune_dispatches, ended_before=before, up_to=line)):
                 await clock.sleep(PAUSE_S)
             while await store.write(partial(prune, ended_before=before, keep=keep)):
                 await clock.sleep(PAUSE_S)
-            while await store.write(partial(prune_deliveries, ended_before=before, keep=keep)):
+            line = await _line(store, "keep_line_of_deliveries", keep)
+            while await store.write(partial(prune_deliveries, ended_before=before, up_to=line)):
                 await clock.sleep(PAUSE_S)
             while await store.write(partial(prune_entries, made_before=before, keep=keep)):
                 await clock.sleep(PAUSE_S)
@@ -45,3 +48,9 @@ async def keep_pruned(store: Store, settings: FlowSettings, clock: Clock, forget
         except Exception:  # a defect here must not end what works
             logger.exception("pruning failed and will be tried again")
         await clock.sleep(PRUNE_S)
+
+
+async def _line(store: Store, query: str, keep: int) -> int:
+    """The place of the newest that is beyond the `keep` newest: sought once, since all of them are sorted for it."""
+    row = await store.row(SQL[query], (keep,))
+    return int(row[0]) if row else 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from .actor import PYTHON, Actor
-from .answers.paging import MAX_PAGE
+from .answers.paging import DEFAULT_PAGE, MAX_PAGE
 from .core import Core
 from .errors import Closing, InvalidArguments
 from .explaining.explainer import explain_plan
@@ -109,7 +109,7 @@ class FlowService(Core):
         status: str | None = None,
         tag: str | None = None,
         search: str | None = None,
-        limit: int = 20,
+        limit: int = DEFAULT_PAGE,
         page: str | None = None,
     ) -> FlowPage:
         """Newest first. `status` is a run state or `idle`; `search` a part of a flow's name, id, tags or latest run's
@@ -123,7 +123,7 @@ class FlowService(Core):
         flow_id: str | None = None,
         tag: str | None = None,
         search: str | None = None,
-        limit: int = 20,
+        limit: int = DEFAULT_PAGE,
         page: str | None = None,
     ) -> RunPage:
         """Newest first. `search` is a part of a run's name or id, or of its flow's id or tags, whatever the case of its
@@ -295,8 +295,12 @@ class FlowService(Core):
         """The scheduler's state now."""
         return await self._overview.scheduler()
 
+    async def runs_by_state(self) -> dict[str, int]:
+        """How many runs there are, without those of sub-flows."""
+        return await self._overview.runs_by_state()
+
     async def metrics(self) -> MetricsView:
-        """Figures about scheduler, flows, tasks, agents and store."""
+        """Figures about scheduler, flows, tasks, agents and store. Reads all tasks."""
         return await self._overview.metrics()
 
     async def check_ready(self) -> None:

@@ -1,4 +1,4 @@
-"""States of runs, tasks and deliveries, and the one table of legal moves."""
+"""States of runs, tasks, deliveries and dispatches, and the one table of legal moves."""
 
 from __future__ import annotations
 
@@ -61,11 +61,24 @@ class DeliveryState(StrEnum):
     ACCEPTED = "accepted"
     """Recorded; nothing was done about it yet. A server takes it, also after a crash."""
     STARTED = "started"
-    """Its run is recorded. Terminal."""
+    """Its run is recorded. Final, but for a redelivery."""
     FILTERED = "filtered"
-    """The trigger's filter, or its policy about overlaps, said no. Terminal."""
+    """The trigger's filter, or its policy about overlaps, said no. Final, but for a redelivery."""
     FAILED = "failed"
-    """No run could be started; the error says why. Terminal, but for a redelivery."""
+    """No run could be started; the error says why. Final, but for a redelivery."""
+
+
+class DispatchState(StrEnum):
+    """Where a message to a receiver stands."""
+
+    PENDING = "pending"
+    """It waits for its first or its next try. Any server takes it when it is due."""
+    SENDING = "sending"
+    """A server is trying. Where that one dies, another tries again when its claim has ended."""
+    SENT = "sent"
+    """The receiver answered that it has it. Final."""
+    DEAD = "dead"
+    """Given up after the last try; the error says why. Final, but for a retry that somebody asks for."""
 
 
 TERMINAL_RUN_STATES = frozenset({RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED})
@@ -114,3 +127,23 @@ TASK_MOVES: dict[TaskState, frozenset[TaskState]] = {
 }
 """Every legal move of a task. running -> running is a new attempt after an interruption; pending -> completed takes
 over a recorded output (rerun) or an empty for_each; pending -> failed is an expression that could not be evaluated."""
+
+DELIVERY_MOVES: dict[DeliveryState, frozenset[DeliveryState]] = {
+    DeliveryState.ACCEPTED: frozenset({DeliveryState.STARTED, DeliveryState.FILTERED, DeliveryState.FAILED}),
+    DeliveryState.STARTED: frozenset({DeliveryState.ACCEPTED}),
+    DeliveryState.FILTERED: frozenset({DeliveryState.ACCEPTED}),
+    DeliveryState.FAILED: frozenset({DeliveryState.ACCEPTED}),
+}
+"""Every legal move of a delivery. Back to accepted is a redelivery."""
+
+DISPATCH_MOVES: dict[DispatchState, frozenset[DispatchState]] = {
+    DispatchState.PENDING: frozenset({DispatchState.PENDING, DispatchState.SENDING, DispatchState.DEAD}),
+    DispatchState.SENDING: frozenset(
+        {DispatchState.SENDING, DispatchState.SENT, DispatchState.PENDING, DispatchState.DEAD}
+    ),
+    DispatchState.SENT: frozenset(),
+    DispatchState.DEAD: frozenset({DispatchState.PENDING}),
+}
+"""Every legal move of a dispatch. sending -> sending is another server's try after a claim that ended; pending ->
+pending is a retry now; to dead without a try is a receiver that wants nothing more; dead -> pending is a retry that
+somebody asked for."""

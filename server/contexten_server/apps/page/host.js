@@ -99,9 +99,6 @@ export class Host {
 
   #answer({ id, method, params = {} }) {
     switch (method) {
-      case "ui/notifications/tool-input":
-        this.on.input?.(params.arguments ?? {});
-        break;
       case "ui/notifications/tool-result":
         this.on.result?.(params);
         break;

@@ -79,10 +79,7 @@ async function refusal(response) {
 
 const id = encodeURIComponent;
 const get = async (path, query, signal) => (await open(path, { query, signal })).json();
-const put = async (method, path, body) => {
-  const response = await open(path, { method, body });
-  return response.status === 204 ? null : response.json();
-};
+const put = async (method, path, body) => (await open(path, { method, body })).json();
 
 /** The endpoints by what they are about. */
 export const api = {
@@ -115,7 +112,7 @@ export const api = {
   setStrategy: (body) => put("POST", "/strategy", body),
 
   triggers: (query) => get("/triggers", query),
-  triggerKinds: () => get("/triggers/kinds"),
+  triggerKinds: () => get("/trigger-kinds"),
   trigger: (trigger) => get(`/triggers/${id(trigger)}`),
   createTrigger: (body) => put("POST", "/triggers", body),
   updateTrigger: (trigger, body) => put("PATCH", `/triggers/${id(trigger)}`, body),
@@ -126,6 +123,7 @@ export const api = {
 
   notifications: (query) => get("/notifications", query),
   createNotification: (body) => put("POST", "/notifications", body),
+  updateNotification: (notification, body) => put("PATCH", `/notifications/${id(notification)}`, body),
   deleteNotification: (notification) => put("DELETE", `/notifications/${id(notification)}`),
   testNotification: (notification) => put("POST", `/notifications/${id(notification)}/test`),
   dispatches: (query) => get("/dispatches", query),

@@ -35,7 +35,7 @@ const PAGES = {
 const OVERVIEW_MS = 1500;
 
 const live = new Live();
-const app = { live, isReadOnly: false, overview: null };
+const app = { live, isReadOnly: false };
 let current = null;
 
 /** What an address says: `#/runs/run_1?status=failed`. */
@@ -210,15 +210,13 @@ function frame(help) {
 /** The counts beside the pages' names, and whether the server lets anything be changed. */
 async function refreshOverview() {
   try {
-    const overview = await api.overview();
-    app.overview = overview;
-    app.isReadOnly = overview.read_only;
-    document.documentElement.dataset.readOnly = String(overview.read_only);
-    say(document.getElementById("version"), `v${overview.version}${overview.read_only ? " · read-only" : ""}`);
+    const { version, read_only, runs } = await api.overview();
+    app.isReadOnly = read_only;
+    document.documentElement.dataset.readOnly = String(read_only);
+    say(document.getElementById("version"), `v${version}${read_only ? " · read-only" : ""}`);
     document.getElementById("sign-out").hidden = !hasToken();
-    const { running, queued } = overview.scheduler;
-    for (const element of document.querySelectorAll('[data-count="runs"]')) say(element, running || "");
-    for (const element of document.querySelectorAll('[data-count="queue"]')) say(element, queued || "");
+    for (const element of document.querySelectorAll('[data-count="runs"]')) say(element, runs.running || "");
+    for (const element of document.querySelectorAll('[data-count="queue"]')) say(element, runs.scheduled || "");
   } catch (error) {
     if (error.code !== "unreachable") failed(error);
   }

@@ -63,9 +63,13 @@ class Overview:
         self._clock = clock
         self._figures = Figures(store, clock)
 
+    async def runs_by_state(self) -> dict[str, int]:
+        """How many runs there are, without those of sub-flows."""
+        return await self._answers.counts("count_runs")
+
     async def scheduler(self) -> SchedulerView:
         """The scheduler's state now."""
-        counts = await self._answers.counts("count_runs")
+        counts = await self.runs_by_state()
         preview = await self._store.rows(SQL["queue_preview"], (PREVIEW,))
         return SchedulerView(
             strategy=self._scheduling.strategy.name,
@@ -96,7 +100,7 @@ class Overview:
 
     async def metrics(self) -> MetricsView:
         """Figures about scheduler, flows, tasks, agents and store."""
-        runs = await self._answers.counts("count_runs")
+        runs = await self.runs_by_state()
         tasks = await self._store.survey(SQL["task_figures"])
         (durations,) = await self._store.survey(SQL["duration_stats"])
         cache = await self._store.row(SQL["cache_figures"])

@@ -11,6 +11,7 @@ from ..errors import InvalidArguments, Issue
 from ..store.cursors import decode
 
 MAX_PAGE = 200
+DEFAULT_PAGE = 20
 _LAST = 1 << 62
 
 
@@ -34,8 +35,10 @@ def place_of_page(name: str, page: str | None) -> int:
     return seq
 
 
-def check_list(status: str | None, states: Sequence[str], limit: int) -> None:
-    """Raises InvalidArguments."""
+def check_list(status: str | None, states: Sequence[str], limit: object) -> str | None:
+    """The state to list by, which may be given in any case. Raises InvalidArguments."""
+    if isinstance(status, str):
+        status = status.strip().lower()
     if status is not None and status not in states:
         raise InvalidArguments(
             f"There is no state {status!r}.",
@@ -50,11 +53,12 @@ def check_list(status: str | None, states: Sequence[str], limit: int) -> None:
                 )
             ],
         )
-    if not 1 <= limit <= MAX_PAGE:
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_PAGE:
         raise InvalidArguments(
-            f"limit is {limit}; it goes from 1 to {MAX_PAGE}.",
-            issues=[Issue(path="/limit", code="out_of_range", message=f"1 to {MAX_PAGE}", got=limit)],
+            f"limit is {str(limit)[:100]}; it is a whole number from 1 to {MAX_PAGE}.",
+            issues=[Issue(path="/limit", code="out_of_range", message=f"1 to {MAX_PAGE}", got=str(limit)[:100])],
         )
+    return status
 
 
 def containing(search: str | None) -> str | None:

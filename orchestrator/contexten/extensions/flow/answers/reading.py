@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 from ..clock import Clock, iso
 from ..definition import Plan
@@ -98,7 +99,7 @@ class Answers:
         self, status: str | None, tag: str | None, search: str | None, limit: int, page: str | None
     ) -> FlowPage:
         """A page of flows, newest first. Raises InvalidArguments."""
-        check_list(status, ["idle", *_STATES], limit)
+        status = check_list(status, ["idle", *_STATES], limit)
         name = list_name(self._store.identity, "flows", status, tag, search)
         rows = await self._store.rows(
             SQL["list_flows"],
@@ -140,7 +141,7 @@ class Answers:
         page: str | None,
     ) -> RunPage:
         """A page of runs, newest first. Raises InvalidArguments, FlowNotFound."""
-        check_list(status, _STATES, limit)
+        status = check_list(status, _STATES, limit)
         name = list_name(self._store.identity, "runs", status, flow_id, tag, search)
         rows = await self._store.rows(
             SQL["list_runs"],
@@ -258,12 +259,14 @@ class Answers:
             priority=run.priority,
             created_at=iso(run.created_at),
             rerun_of=run.rerun_of,
+            deadline=deadline_view(_timing(run), self._clock.timestamp()),
             held_by="dependencies" if run.dependencies else None,
             note=self._run_note(state, None, self._obstacle) if not submitted.has_started else None,
         )
 
     def ended_run_view(self, run: NewRun, end: RunMove, place: int, *, started_at: float, completed: int) -> RunView:
-        """A run that ended just now, with its output; `end` is the move that ended it, at that place in the journal."""
+        """A run without a deadline that ended just now, with its output; `end` is the move that ended it, at that place
+        in the journal."""
         state = end.to or RunState.COMPLETED
         return RunView(
             run_id=run.run_id,
@@ -362,3 +365,15 @@ class Answers:
     async def counts(self, query: str) -> dict[str, int]:
         """How many rows in each state."""
         return {str(row[0]): int(row[1]) for row in await self._store.rows(SQL[query])}
+
+
+def _timing(run: NewRun) -> dict[str, Any]:
+    """Of a run that was recorded just now, what its row says of its deadline."""
+    return {
+        "deadline": run.deadline,
+        "on_deadline": run.on_deadline,
+        "deadline_missed": 0,
+        "estimate_s": run.estimate_s,
+        "started_at": None,
+        "ended_at": None,
+    }

@@ -51,7 +51,9 @@ def flow_view(row: sqlite3.Row, run: RunView | None) -> FlowView:
     )
 
 
-def deadline_view(row: sqlite3.Row, now: float, start: ExpectedStart | None = None) -> DeadlineView | None:
+def deadline_view(
+    row: sqlite3.Row | Mapping[str, Any], now: float, start: ExpectedStart | None = None
+) -> DeadlineView | None:
     """A run's deadline, and whether it is at risk; None where it has none. Without `start`, when it will probably
     start, a queued run counts as one that starts now."""
     if row["deadline"] is None:

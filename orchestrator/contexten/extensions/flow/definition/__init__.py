@@ -9,6 +9,7 @@ from .expressions import Expression, ExpressionError, ExpressionProblem, compile
 from .jsontext import DuplicateKeys, load_json
 from .model import MAX_S, Retry, Stage, Task, WorkflowDefinition
 from .names import is_flow_id, is_identifier, make_flow_id, make_identifier
+from .naming import named_tasks
 from .patching import apply_patch
 from .plan import Plan, StageNode, TaskNode, compile_plan
 from .schema import json_schema
@@ -61,4 +62,5 @@ __all__ = [
     "make_flow_id",
     "make_identifier",
     "misfits",
+    "named_tasks",
 ]

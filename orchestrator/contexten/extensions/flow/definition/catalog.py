@@ -75,6 +75,8 @@ class Catalog:
     """Whether a language model is configured: for tasks of type agent, and free-text ones on engines that use it."""
     secrets: frozenset[str] = frozenset()
     """Names that the settings grant as `secrets.<NAME>`."""
+    kinds: frozenset[str] = frozenset()
+    """Kinds of errors that recovery strategies or rules of this process name."""
     flows: Callable[[str], object] | None = None
     """Looks a flow up for `type: flow`: its latest WorkflowDefinition, or None. Absent: sub-flows are not looked up."""
     flow_ids: Callable[[], Iterable[str]] | None = None

@@ -37,13 +37,14 @@ _ABSENT: Final = object()
 
 
 class ExpressionProblem(ValueError):
-    """The expression does not compile. `name` is the undeclared name, where that is why."""
+    """The expression does not compile. `name` is the undeclared name, where that is why, and no function's; `known` are
+    those that could stand there."""
 
-    def __init__(self, message: str, *, name: str | None = None, is_call: bool = False) -> None:
+    def __init__(self, message: str, *, name: str | None = None, known: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.name = name
-        self.is_call = is_call
+        self.known = known
 
 
 class ExpressionError(AttemptError):
@@ -384,8 +385,8 @@ def _problem(text: str, roots: tuple[str, ...]) -> ExpressionProblem:
         return ExpressionProblem(
             f"{name!r} is no {kind} that expressions know; there are {', '.join(known)}"
             + (", and CEL's own functions" if is_call else ""),
-            name=name,
-            is_call=is_call,
+            name=None if is_call else name,
+            known=roots,
         )
     place = _PLACE.search(text)
     if "recursion" in text:

@@ -10,6 +10,7 @@ from ..errors import InvalidDefinition, Issue
 from .model import Stage, Task, WorkflowDefinition
 from .ordering import OrderGraph
 from .pointers import pointer
+from .scope import ROOTS_BUT_SECRETS
 from .templates import Constant, Template, TemplateProblems, compile_condition, compile_template, has_template
 
 STAGE_PREFIX = "stage:"
@@ -117,11 +118,14 @@ class Draft:
         if definition.on_failure:
             self._compensations("", definition.on_failure, "", problems)
         self.output = (
-            compile_template(definition.output, pointer("output"), problems) if definition.has_output else None
+            compile_template(definition.output, pointer("output"), problems, ROOTS_BUT_SECRETS)
+            if definition.has_output
+            else None
         )
 
     def _stage(self, index: int, stage: Stage, problems: TemplateProblems) -> StageNode:
-        when = None if stage.when is None else compile_condition(stage.when, pointer("stages", index, "when"), problems)
+        path = pointer("stages", index, "when")
+        when = None if stage.when is None else compile_condition(stage.when, path, problems, ROOTS_BUT_SECRETS)
         before = (self.definition.stages[index - 1].name,) if index else ()
         return StageNode(
             index=index,
@@ -146,9 +150,13 @@ class Draft:
         parameters: Template = Constant(task.parameters) if task.parameters else _NO_PARAMETERS
         if has_template(task.parameters):
             parameters = compile_template(task.parameters, f"{path}/parameters", problems)
-        when = None if task.when is None else compile_condition(task.when, f"{path}/when", problems)
-        each = None if task.for_each is None else compile_condition(task.for_each, f"{path}/for_each", problems)
-        key = None if task.cache is None else compile_template(task.cache.key, f"{path}/cache/key", problems)
+        when = each = key = None
+        if task.when is not None:
+            when = compile_condition(task.when, f"{path}/when", problems, ROOTS_BUT_SECRETS)
+        if task.for_each is not None:
+            each = compile_condition(task.for_each, f"{path}/for_each", problems, ROOTS_BUT_SECRETS)
+        if task.cache is not None:
+            key = compile_template(task.cache.key, f"{path}/cache/key", problems, ROOTS_BUT_SECRETS)
         requires = set(self._named(task, stage))
         for template in (parameters, when, each, key):
             if template is not None and not template.is_constant:

@@ -16,7 +16,7 @@ from .model import WorkflowDefinition
 from .naming import change_expressions, rename_task, replace_member
 from .plan import STAGE_PREFIX, Draft, TaskNode
 from .pointers import lookup, pointer
-from .scope import FAILURE_FIELDS, ROOTS, TASK_FIELDS, Scope
+from .scope import FAILURE_FIELDS, TASK_FIELDS, Scope
 from .templates import Template, TemplateProblem, Value
 
 _MAX_REWRITTEN = 20_000  # characters of a string that a patch repeats
@@ -140,10 +140,12 @@ class References:
 
     def _template_problem(self, problem: TemplateProblem) -> None:
         cause = problem.cause
-        patch, suggestion, hint = None, None, ""
-        if cause is not None and cause.name is not None and not cause.is_call:
+        message, patch, suggestion, hint = problem.message, None, None, ""
+        if cause is not None and cause.name is not None:
             text = self._text(problem.path)
-            if cause.name in self._draft.tasks and f"{cause.name}" in text:
+            if cause.name == "secrets":
+                message = "secrets can be used in parameters only: what stands here is recorded"
+            elif cause.name in self._draft.tasks and f"{cause.name}" in text:
                 better = f"tasks.{cause.name}" if f"{cause.name}.output" in text else f"tasks.{cause.name}.output"
                 suggestion, hint = better, f"; did you mean {better!r}?"
                 patch = self._rewrite(problem.path, _prefix(text, cause.name, better))
@@ -151,7 +153,7 @@ class References:
                 suggestion = f"inputs.{cause.name}"
                 hint = f"; did you mean {suggestion!r}?"
                 patch = self._rewrite(problem.path, _prefix(text, cause.name, suggestion))
-            elif near := self._findings.guesser.nearest(cause.name, ROOTS):
+            elif near := self._findings.guesser.nearest(cause.name, cause.known):
                 suggestion, hint = near, f"; did you mean {near!r}?"
                 patch = self._rewrite(problem.path, _prefix(text, cause.name, near))
             elif "-" in problem.expression:
@@ -159,7 +161,7 @@ class References:
         self._findings.error(
             problem.path,
             problem.code,
-            problem.message + hint,
+            message + hint,
             got=problem.expression[:200] or None,
             suggestion=suggestion,
             patch=patch,
@@ -202,7 +204,7 @@ class References:
         if root == "tasks":
             self._task_path(path, expression, reached, node, is_bare=place in ("when", "for_each"))
         elif root == "secrets":
-            self._secret_path(path, expression, reached[1], node, place)
+            self._secret_path(path, expression, reached[1], node)
         elif root == "failure":
             self._failure_path(path, expression, reached, node, place)
         elif root in ("item", "index"):
@@ -290,10 +292,8 @@ class References:
                 patch=patch,
             )
 
-    def _secret_path(self, path: str, expression: Expression, name: str, node: TaskNode | None, place: str) -> None:
-        if place != "parameters":
-            self._error(path, expression, f"secrets can be used in parameters only, not in {place}")
-        elif node is not None and node.task.type in ("wait", "flow"):  # their parameters are recorded
+    def _secret_path(self, path: str, expression: Expression, name: str, node: TaskNode | None) -> None:
+        if node is not None and node.task.type in ("wait", "flow"):  # their parameters are recorded
             self._error(
                 path, expression, f"secrets go to tools and agents only, not to a task of type {node.task.type}"
             )

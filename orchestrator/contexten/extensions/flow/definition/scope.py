@@ -9,6 +9,9 @@ ROOTS = ("inputs", "context", "tasks", "run", "item", "index", "failure", "secre
 """The names that a template may begin with; `item` and `index` only in a for_each, `failure` only in an on_failure
 task, `secrets` only in parameters."""
 
+ROOTS_BUT_SECRETS = tuple(root for root in ROOTS if root != "secrets")
+"""Those of every other place: what stands there is recorded."""
+
 TASK_FIELDS = ("output", "state", "error")
 """What `tasks.<name>` has."""
 

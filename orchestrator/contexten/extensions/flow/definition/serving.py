@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..recovery.kinds import BUILTIN_KINDS
+from ..recovery.kinds import BUILTIN_KINDS, known_kinds
 from .agentchecks import check_agent_task, check_description
 from .catalog import AgentSpec, Catalog, ToolSpec
 from .findings import Findings
@@ -79,15 +79,7 @@ class Serving:
 
     def _fields(self, task: Task, path: str) -> None:
         for place, kind in enumerate((task.retry and task.retry.on) or ()):
-            near = None if kind in BUILTIN_KINDS else self._findings.guesser.nearest(kind, sorted(BUILTIN_KINDS))
-            if near and kind not in self._findings.placeholders:
-                self._findings.warn(
-                    f"{path}/retry/on/{place}",
-                    "unusual_kind",
-                    f"{kind[:80]!r} is a kind of one's own here; did you mean the built-in kind {near!r}?",
-                    got=kind[:200],
-                    suggestion=near,
-                )
+            self._kind(kind, f"{path}/retry/on/{place}")
         if task.for_each is None:
             for field in ("max_parallel", "continue_on_item_failure"):
                 if getattr(task, field):
@@ -96,6 +88,21 @@ class Serving:
                         "unused_field",
                         f"{field} is about the items of for_each, which the task does not have",
                     )
+
+    def _kind(self, kind: str, path: str) -> None:
+        """Warn of a kind of error that nothing known here has; a stranger's exception may have it all the same."""
+        if kind in known_kinds() or kind in self._catalog.kinds or kind in self._findings.placeholders:
+            return
+        near = self._findings.guesser.nearest(kind, sorted(BUILTIN_KINDS | self._catalog.kinds))
+        hint = f"did you mean {near!r}?" if near else f"there are {', '.join(sorted(BUILTIN_KINDS))}"
+        self._findings.warn(
+            path,
+            "unusual_kind",
+            f"no error known here is of kind {kind[:80]!r}: the task is tried again for it only where an agent's own "
+            f"errors have that kind; {hint}",
+            got=kind[:200],
+            suggestion=near,
+        )
 
     def _cache(self, node: TaskNode, key: Template) -> None:
         path = f"{node.path}/cache"

@@ -87,11 +87,12 @@ def choose_engine(
 ) -> EngineReference:
     """The engine for a run of that definition.
 
-    `auto` takes ControlFlow for complex_orchestration, Prefect for monitoring_required where an API is configured
-    (`has_prefect`), each only where it is `enabled` and installed, else the native engine. Raises InvalidArguments for
-    an engine or pool that cannot be, EngineUnavailable for one that is not installed, or `forbidden`.
+    `auto`, or None, takes ControlFlow for complex_orchestration, Prefect for monitoring_required where an API is
+    configured (`has_prefect`), each only where it is `enabled` and installed, else the native engine. Raises
+    InvalidArguments for an engine or pool that cannot be, EngineUnavailable for one that is not installed, or
+    `forbidden`.
     """
-    name = framework.strip().lower() if isinstance(framework, str) else ""
+    name = AUTO if framework is None else framework.strip().lower() if isinstance(framework, str) else ""
     if name == AUTO and pool is None:
         wanted = []
         if definition.complex_orchestration:

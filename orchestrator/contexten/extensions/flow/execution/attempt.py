@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -18,8 +17,6 @@ from ..recovery.error_kinds import ErrorKinds
 from ..store import StoredText
 from .outcome import CutOff, Failed, Outcome, Succeeded
 from .timers import Alarm, Timers
-
-logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -188,11 +185,6 @@ class Attempt:
             self._task = None
 
     def _failure(self, error: BaseException, vault: SecretVault, kinds: ErrorKinds) -> Failed:
-        if not isinstance(error, AttemptError):
-            logger.debug(
-                "attempt failed",
-                extra={"action": "attempt_failed", "run_id": self.context.run_id, "task": self.context.task},
-            )
         failure = kept_failure(error, vault, kinds)
         return Failed(kind=failure.kind, message=failure.message, details=failure.details, tool=self.context.tool)
 

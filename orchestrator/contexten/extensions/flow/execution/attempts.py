@@ -76,6 +76,13 @@ class Attempts:
             record_sink=record,
         )
         attempt = unit.attempt = Attempt(unit.node, agent, context)
+        logger.debug(
+            "attempt %s begins: agent %s, tools %s",
+            context.attempt_id,
+            agent.name,
+            unit.node.task.required_tools,
+            extra={"action": "begin_attempt", "run_id": run.run_id, "task": row.task},
+        )
         self._host.spawn_attempt(self._work, unit, attempt, name=context.attempt_id)
 
     async def _work(self, unit: Unit, attempt: Attempt) -> None:

@@ -130,4 +130,5 @@ class End:
     def with_failures(self, failed_tasks: list[str]) -> End:
         """The same end, with further failed tasks."""
         known: list[str] = json.loads(self.failed_tasks or "[]")
-        return End(self.to, error=self.error, failed_tasks=known + failed_tasks, output=self.output)
+        new = [name for name in failed_tasks if name not in known]
+        return End(self.to, error=self.error, failed_tasks=known + new, output=self.output)

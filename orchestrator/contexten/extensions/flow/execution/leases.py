@@ -116,7 +116,7 @@ class Leases:
             await self._settle(seen)
         else:
             logger.warning("this server was silent for longer than its lease: it begins anew, others drive its runs")
-            self._let_go()
+            self.let_go()
             self._conductor.forget(Ending.LOST)
             self._must_kick = True
             await self.start()
@@ -137,9 +137,10 @@ class Leases:
             await self._store.write(partial(leave, server_id=self.server_id, at=self._clock.timestamp()))
         except FlowError as error:
             logger.warning("the runs could not be given up; the next server will take them over: %s", error)
-        self._let_go()
+        self.let_go()
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Free the lock by which others see that this server lives: its runs are anybody's."""
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.close()

@@ -76,7 +76,8 @@ class Recoverer:
         for level, line in recovery.lines:  # without a traceback: a stranger's may hold a secret
             if level in ("warning", "error"):
                 extra = {"action": "recover", "run_id": context.run_id, "task": context.task}
-                logger.warning("recovery: %s", kept_text(line, host.vault), extra=extra)
+                told = kept_text(line, host.vault)
+                logger.warning("recovery after attempt %s: %s", context.attempt_id, told, extra=extra)
         return replace(failure, recovery=recovery)
 
     async def reinitialize(self, agent_name: str) -> None:

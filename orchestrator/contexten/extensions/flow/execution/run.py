@@ -245,8 +245,6 @@ class RunExecution:
             self.root().give_up()
             self._give_back(draft)
             return
-        if logger.isEnabledFor(logging.DEBUG):
-            self._tell(move)
         for effect in draft.effects:
             effect()
         self._in_flight = False  # not before: an effect may poke this run while others are still to come
@@ -270,21 +268,6 @@ class RunExecution:
         logger.warning("run %s waits for the database: %s", self.run_id, error, extra={"run_id": self.run_id})
         again = partial(self.host.store.submit, Advance(move), partial(self._settled, draft, move))
         self.host.timers.after(STORE_RETRY_S, again)
-
-    def _tell(self, move: RunMove) -> None:
-        for task in move.tasks:
-            row = task.row
-            logger.debug(
-                "run %s task %s: %s -> %s%s",
-                self.run_id,
-                row.task if row.item < 0 else f"{row.task}[{row.item}]",
-                task.before,
-                row.state,
-                f" (attempt {row.attempts})" if row.attempts else "",
-                extra={"action": f"task.{row.state}", "run_id": self.run_id, "task": row.task},
-            )
-        if move.to is not None:
-            logger.debug("run %s: %s", self.run_id, move.to, extra={"action": f"run.{move.to}", "run_id": self.run_id})
 
     def _leave(self, move: RunMove | None = None) -> None:
         self.is_over = True

@@ -296,14 +296,19 @@ class RunTasks:
             message = f"Item {item.row.item} failed: {cause.get('message', '')}"
             self.fail(fan.unit, Failed(kind=cause.get("kind", "unknown"), message=message), draft, final=True)
             return
-        units = (fan.units.get(index) for index in range(len(fan.values)))
+        units = [fan.units.get(index) for index in range(len(fan.values))]
         texts = [unit.row.output.text if unit is not None and unit.row.output else "null" for unit in units]
         stored = StoredText.of(f"[{','.join(texts)}]")
         if stored.size > self._host.settings.max_output_bytes:
             message = f"The items' outputs together have {stored.size} bytes, over max_output_bytes."
             self.fail(fan.unit, Failed(kind="invalid", message=message), draft, final=True)
             return
-        draft.move(fan.unit, TaskState.COMPLETED, output=stored, data={"items": len(texts)})
+        data: dict[str, Any] = {"items": len(texts)}
+        reason = None
+        if fan.first_failure is not None:
+            lost = sum(unit is not None and unit.row.state is TaskState.FAILED for unit in units)
+            data["reason"] = reason = f"{lost} of {len(texts)} items failed"
+        draft.move(fan.unit, TaskState.COMPLETED, output=stored, data=data, reason=reason)
         self._after_end(fan.unit, draft)
 
     # Ends
@@ -311,11 +316,11 @@ class RunTasks:
         """How the run ends, now that all of them have."""
         if self._verdict is None or self.compensation is None:
             return self._judge()
-        return self._verdict.with_failures(self.compensation.failures)
+        return self._verdict.with_failures(self.compensation.failures + self._with_failed_items())
 
     def _judge(self) -> End:
         failed = self.progression.failures(tolerated=False)
-        tolerated = self.progression.failures(tolerated=True)
+        tolerated = self.progression.failures(tolerated=True) + self._with_failed_items()
         if failed:
             return End(RunState.FAILED, error=self.units[failed[0]].row.error, failed_tasks=failed + tolerated)
         try:
@@ -350,9 +355,15 @@ class RunTasks:
             if not own.row.state.is_terminal:
                 draft.move(own, TaskState.CANCELLED, reason=reason)
         error = self._fatal_error if end.to is RunState.FAILED else None  # that of a run that had failed before
-        return End(end.to, error=error or end.error, reason=end.reason, failed_tasks=self._failed())
+        return End(
+            end.to, error=error or end.error, reason=end.reason, failed_tasks=self._failed() + self._with_failed_items()
+        )
 
     def _failed(self) -> list[str]:
         """All that failed, what failed the run first."""
         failed = self.progression.failures(tolerated=False) + self.progression.failures(tolerated=True)
         return failed if self.compensation is None else failed + self.compensation.failures
+
+    def _with_failed_items(self) -> list[str]:
+        """Those that completed though items of their for_each had failed."""
+        return [name for name, unit in self.units.items() if unit.row.has_failed_items]

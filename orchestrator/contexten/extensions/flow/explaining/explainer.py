@@ -20,6 +20,7 @@ from .obstacles import Obstacles
 from .postmortem import Postmortem
 
 SLOWEST = 10  # tasks whose durations are told
+NAMED = 10  # tolerated failures that are told by name
 
 
 def explain_plan(
@@ -117,8 +118,7 @@ class RunExplainer:
             summary = "Cancelled" + (f": {run.reason}" if run.reason else "") + "."
             following = [f"control_flow(run_id={run_id!r}, action='retry')"]
         else:
-            tolerated = f" {len(run.failed_tasks)} failures were tolerated." if run.failed_tasks else ""
-            summary = f"Completed in {run.duration_s} s.{tolerated}"
+            summary = f"Completed in {run.duration_s} s.{_tolerated(run, tasks)}"
             following = [f"get_flow_status(run_id={run_id!r}, detail='output')"]
         return Explanation(
             subject="run",
@@ -158,6 +158,16 @@ def _awaited(task: TaskView) -> str | None:
     if task.child_run_id and task.state == "waiting":
         return f"{task.name}: the run {task.child_run_id} of its sub-flow"
     return f"{task.name} until {task.next_attempt_at}" if task.next_attempt_at else None
+
+
+def _tolerated(run: RunView, tasks: list[TaskView]) -> str:
+    """The failures that a completed run tolerated, of whole tasks and of items of a for_each."""
+    if not run.failed_tasks:
+        return ""
+    why = {task.name: f" ({task.reason})" for task in tasks if task.state == "completed" and task.reason}
+    shown = [f"{name}{why.get(name, '')}" for name in run.failed_tasks[:NAMED]]
+    more = len(run.failed_tasks) - len(shown)
+    return f" Tolerated failures: {', '.join(shown)}{f' and {more} more' if more else ''}."
 
 
 def _retrying(task: TaskView) -> str:

@@ -11,7 +11,6 @@ import logging
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from weakref import WeakKeyDictionary
 
 from ..agents.python_agent import adapt_agents
 from ..recovery.executor import FlowExecutor
@@ -29,7 +28,8 @@ class _Core:
     def __init__(self, service: FlowService) -> None:
         self.service = service
         self.users = 0
-        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._opened: asyncio.Future[None] = self._loop.create_future()
         self._close = asyncio.Event()
         self._task = asyncio.create_task(self._live(), name="contexten-flow")
 
@@ -44,6 +44,11 @@ class _Core:
             self._opened.set_exception(error)
             if not isinstance(error, Exception):
                 raise
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or its event loop has and it never will."""
+        return self._loop.is_closed() or self._task.done()
 
     async def opened(self) -> None:
         """Until the service is open. Raises what opening it raised."""
@@ -62,8 +67,8 @@ class _Core:
             self._task.result()
 
 
-_cores: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Path, _Core]] = WeakKeyDictionary()
-"""The open cores of each event loop, by database. Written by `_acquire` and `_release` only."""
+_cores: dict[tuple[asyncio.AbstractEventLoop, Path], _Core] = {}
+"""The open cores of each event loop, by database. Written by `_acquire`, `_release` and `_bury` only."""
 
 
 def _check_same(given: FlowSettings, in_force: FlowSettings) -> None:
@@ -78,12 +83,12 @@ def _check_same(given: FlowSettings, in_force: FlowSettings) -> None:
 
 
 async def _acquire(settings: FlowSettings, agents: Any, executor: FlowExecutor | None, *, is_given: bool) -> _Core:
-    cores = _cores.setdefault(asyncio.get_running_loop(), {})
-    path = settings.database.expanduser().absolute()
-    while (core := cores.get(path)) is not None and not core.users:
+    _bury()
+    key = asyncio.get_running_loop(), settings.database.expanduser().absolute()
+    while (core := _cores.get(key)) is not None and not core.users:
         await core.closed()
     if core is None:
-        core = cores[path] = _Core(FlowService(settings, agents=agents, executor=executor))
+        core = _cores[key] = _Core(FlowService(settings, agents=agents, executor=executor))
     else:
         if is_given:
             _check_same(settings, core.service.settings)
@@ -103,12 +108,22 @@ async def _release(core: _Core) -> None:
     core.users -= 1
     if core.users:
         return
-    cores = _cores.get(asyncio.get_running_loop(), {})
     try:
         await core.close()
     finally:
-        for path in [path for path, other in cores.items() if other is core]:
-            del cores[path]
+        _forget(core)
+
+
+def _forget(core: _Core) -> None:
+    for key in [key for key, other in _cores.items() if other is core]:
+        del _cores[key]
+
+
+def _bury() -> None:
+    """Forget the cores that are over. One whose event loop was closed under it lets go of its database only here."""
+    for core in [core for core in _cores.values() if core.is_over]:
+        _forget(core)
+        core.service.abandon()
 
 
 class Facade:
@@ -135,18 +150,34 @@ class Facade:
         if strategy is not None:
             self._strategy = strategy_named(strategy, aging_interval_s=self.settings.aging_interval_s).name
         self._core: _Core | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """On which it was used last."""
         self._opening = asyncio.Lock()
 
     @property
     def is_open(self) -> bool:
-        """Whether it holds the core."""
-        return self._core is not None
+        """Whether it holds a core that runs."""
+        return self._core is not None and not self._core.is_over
+
+    def _settle(self) -> None:
+        """Be on the event loop that runs. Raises RuntimeError where it is open on another one, which is not closed."""
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self.is_open:
+            raise RuntimeError(
+                f"This {type(self).__name__} is open on another event loop: aclose() it there, or make one here."
+            )
+        self._core, self._loop, self._opening = None, loop, asyncio.Lock()
+        _bury()
 
     async def service(self) -> FlowService:
-        """The core, opened on first use. Raises StoreError where the database cannot be used, ValueError where other
-        settings were given than it is open with here."""
+        """The core, opened on first use, and again where its event loop was closed since. Raises StoreError where the
+        database cannot be used, ValueError where other settings were given than it is open with here, RuntimeError
+        where this is open on another event loop."""
+        self._settle()
         async with self._opening:
-            if self._core is None:
+            if self._core is None or self._core.is_over:
                 core = await _acquire(self.settings, self._agents, self._executor, is_given=self._is_given)
                 if self._strategy is not None or self._max_concurrent_flows is not None:
                     try:
@@ -163,6 +194,7 @@ class Facade:
 
     async def aclose(self) -> None:
         """Give the core up; its last user closes it. Unfinished runs go on when it is opened again."""
+        self._settle()
         async with self._opening:
             core, self._core = self._core, None
             if core is not None:

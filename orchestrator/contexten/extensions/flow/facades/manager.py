@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..actor import PYTHON
+from ..answers.paging import DEFAULT_PAGE
 from ..engines.choice import how_to_install, installed_version
 from ..errors import RunNotFound
 from ..recovery.executor import FlowExecutor
@@ -89,7 +90,7 @@ class FlowManager(Facade):
         dependencies: list[str] | None = None,
         on_deadline: str = "continue",
         on_dependency_failure: str = "fail",
-        framework: str = "auto",
+        framework: str | None = "auto",
         work_pool: str | None = None,
         timeout_s: float | None = None,
         idempotency_key: str | None = None,
@@ -142,14 +143,16 @@ class FlowManager(Facade):
     async def list_flows(
         self,
         status_filter: str | None = None,
-        limit: int = 20,
+        limit: int | None = None,
         *,
         kind: Literal["flows", "runs"] = "flows",
         flow_id: str | None = None,
         tag: str | None = None,
     ) -> list[dict[str, Any]]:
-        """The newest flows (each with its latest run), or runs. Raises InvalidArguments."""
+        """The newest flows (each with its latest run), or runs; 20 unless `limit` says else, at most 200. Raises
+        InvalidArguments."""
         service = await self.service()
+        limit = DEFAULT_PAGE if limit is None else limit
         if kind == "runs":
             runs = await service.list_runs(status=status_filter, flow_id=flow_id, tag=tag, limit=limit)
             return [run.data() for run in runs.runs]

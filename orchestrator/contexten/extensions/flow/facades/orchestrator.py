@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..runs.submission import check_timeout
 from ..service import FlowService
 from ..settings import FlowSettings
 from ..states import RunState
+from ..store.reading import glance
 from .facade import Facade
 
 
@@ -31,8 +33,8 @@ class FlowOrchestrator(Facade):
         executor: FlowExecutor | None = None,
         settings: FlowSettings | None = None,
     ) -> None:
-        """`enable_monitoring=False` leaves the machine's load out of the status. Raises TypeError or ValueError where
-        `agents` are none."""
+        """`enable_monitoring=False` leaves the machine's load out of the status: it is None there. Raises TypeError or
+        ValueError where `agents` are none."""
         super().__init__(
             agents,
             settings=settings,
@@ -47,7 +49,7 @@ class FlowOrchestrator(Facade):
         name: str | None = None,
         workflow_def: object | None = None,
         priority: int | str | None = None,
-        framework: str = "auto",
+        framework: str | None = "auto",
         *,
         flow_id: str | None = None,
         inputs: dict[str, Any] | None = None,
@@ -78,7 +80,7 @@ class FlowOrchestrator(Facade):
         flow_id: str | None = None,
         inputs: dict[str, Any] | None = None,
         priority: int | str | None = None,
-        framework: str = "auto",
+        framework: str | None = "auto",
     ) -> dict[str, Any]:
         """Run a flow to its end; answers the run with its `output`. Raises FlowTimeout after `timeout` seconds, when
         the run has been cancelled."""
@@ -109,28 +111,25 @@ class FlowOrchestrator(Facade):
             )
 
     async def get_orchestrator_status(self) -> dict[str, Any]:
-        """`status` ("running" or "stopped") and `resource_usage`. Answers before `start()` too."""
-        if not self.is_open:
-            return {"status": "stopped", "resource_usage": self._usage({}, 0, 0)}
-        service = await self.service()
-        metrics = await service.metrics()
-        scheduler = metrics.scheduler
-        runs = metrics.flows["runs_by_state"]
-        usage = self._usage(runs, int(scheduler["running"]), int(scheduler["queued"]))
-        usage["agents"] = [agent.data() for agent in (await service.agents()).agents]
-        return {"status": "running", "resource_usage": usage}
-
-    def _usage(self, runs: dict[str, int], active: int, queued: int) -> dict[str, Any]:
+        """`status` ("running" or "stopped") and `resource_usage`: what the database holds, whether or not this is
+        started (all 0 where there is no database yet), and `cpu_percent` and `memory_percent` of the machine, None with
+        `enable_monitoring=False`. `agents` are none while it is stopped."""
+        agents: list[dict[str, Any]] = []
+        if self.is_open:
+            service = await self.service()
+            runs = await service.runs_by_state()
+            agents = [agent.data() for agent in (await service.agents()).agents]
+        else:
+            runs, _ = await asyncio.to_thread(glance, self.settings.database.expanduser())
         completed, failed = runs.get("completed", 0), runs.get("failed", 0)
-        usage: dict[str, Any] = {
-            "active_flows": active,
-            "queued": queued,
+        usage = {
+            "active_flows": runs.get("running", 0),
+            "queued": runs.get("scheduled", 0),
             "total_completed": completed,
             "total_failed": failed,
             "success_rate": completed / (completed + failed) if completed + failed else 0.0,
-            "agents": [],
+            "agents": agents,
+            "cpu_percent": round(self._load.read() * 100, 1) if self._monitors else None,
+            "memory_percent": psutil.virtual_memory().percent if self._monitors else None,
         }
-        if self._monitors:
-            usage["cpu_percent"] = round(self._load.read() * 100, 1)
-            usage["memory_percent"] = psutil.virtual_memory().percent
-        return usage
+        return {"status": "running" if self.is_open else "stopped", "resource_usage": usage}

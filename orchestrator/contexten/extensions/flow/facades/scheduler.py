@@ -55,7 +55,7 @@ class FlowScheduler(Facade):
         dependencies: list[str] | None = None,
         *,
         inputs: dict[str, Any] | None = None,
-        framework: str = "auto",
+        framework: str | None = "auto",
         timeout_s: float | None = None,
         on_deadline: str = "continue",
         on_dependency_failure: str = "fail",

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +29,8 @@ from ..definition import (
     load_json,
     make_flow_id,
 )
-from ..errors import InvalidArguments, Issue
+from ..errors import FlowExists, InvalidArguments, Issue
+from ..recovery.rules import RecoveryRules
 from ..settings import FlowSettings
 from ..store import Store
 from ..store import flows as changes
@@ -51,6 +52,8 @@ class SavedFlow:
     version: int
     name: str
     plan: Plan
+    title: str | None = None
+    """What the definition was called that came with a submission, whatever its flow is called."""
 
 
 class Flows:
@@ -70,7 +73,10 @@ class Flows:
         clock: Clock,
         answers: Answers,
         plans: Plans,
+        rules: Callable[[], RecoveryRules],
     ) -> None:
+        """`rules` answers what is done about failures now."""
+        self._rules = rules
         self._store = store
         self._registry = registry
         self._vault = vault
@@ -117,21 +123,40 @@ class Flows:
         listed: bool,
         actor: Actor,
     ) -> tuple[FlowSaved, SavedFlow]:
-        """Check a definition and save it. Raises InvalidDefinition, InvalidArguments, FlowExists."""
+        """Check a definition and save it; one that came with a submission is not `listed`, and is the version of its
+        flow that differs in name and description at most. Raises InvalidDefinition, InvalidArguments, FlowExists."""
+        check_name(name)
+        if flow_id is not None and not is_flow_id(flow_id):
+            raise _bad_flow_id(flow_id)
         report, definition = await self.check(raw, name=name, description=description, flow_id=flow_id)
         title = name or definition.name
         digest = _digest(definition, title)
-        if flow_id is not None and not is_flow_id(flow_id):
-            raise _bad_flow_id(flow_id)
         the_id = flow_id or definition.id or f"{make_flow_id(title or 'flow')[:100]}-{digest[:8]}"
-        version, existing = 0, False
-        if not validate_only:
-            version, existing = await self._store.write(
-                partial(_create, self._save(the_id, title, definition, digest, actor, listed=listed))
-            )
-        saved = self._saved(the_id, title, version, report, existing=existing, validate_only=validate_only)
         assert report.plan is not None  # noqa: S101 - a valid definition has a plan
-        return saved, SavedFlow(flow_id=the_id, version=version, name=saved.name, plan=report.plan)
+        flow = SavedFlow(flow_id=the_id, version=0, name=title or the_id, plan=report.plan, title=title)
+        existing = False
+        if not validate_only:
+            save = self._save(the_id, title, definition, digest, actor, listed=listed)
+            try:
+                version, existing = await self._store.write(partial(_create, save))
+                flow = replace(flow, version=version)
+            except FlowExists:
+                alike = None if listed else await self._alike(the_id, definition)
+                if alike is None:
+                    raise
+                flow, existing = replace(alike, title=title), True
+        saved = self._saved(the_id, flow.name, flow.version, report, existing=existing, validate_only=validate_only)
+        return saved, flow
+
+    async def _alike(self, flow_id: str, definition: WorkflowDefinition) -> SavedFlow | None:
+        """The latest version of a flow with that content, whatever it is called there."""
+        content = _content(definition.as_dict())
+        row = await self._store.row(SQL["read_flow"], (None, flow_id))
+        for version in range(int(row["version"]) if row is not None else 0, 0, -1):  # one at a time: they may be large
+            row = await self._store.row(SQL["read_definition"], (flow_id, version))
+            if row is not None and _content(json.loads(row["definition"])) == content:
+                return await self.saved(flow_id, version)
+        return None
 
     async def update(
         self, flow_id: str, *, raw: object | None, patch: list[dict[str, Any]] | None, actor: Actor
@@ -215,6 +240,7 @@ class Flows:
             has_model=self._has_model,
             reason_without=self._registry.reason_without,
             secrets=self._vault.names,
+            kinds=self._rules().named_kinds(),
             flows=known.get,
             flow_ids=lambda: ids,
         )
@@ -268,6 +294,15 @@ class Flows:
         )
 
 
+def check_name(name: object) -> None:
+    """Raises InvalidArguments where what a flow or a run is to be called is no text (or None)."""
+    if name is not None and not isinstance(name, str):
+        raise InvalidArguments(
+            f"name must be text; it was {str(name)[:100]!r}.",
+            issues=[Issue(path="/name", code="wrong_type", message="text", got=str(name)[:100])],
+        )
+
+
 def _create(save: changes.SaveFlow, tx: Any) -> tuple[int, bool]:
     return changes.create(tx, save)
 
@@ -304,7 +339,13 @@ def _digest(definition: WorkflowDefinition, title: str | None) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _bad_flow_id(flow_id: str) -> InvalidArguments:
+def _content(definition: Mapping[str, Any]) -> str:
+    """What a definition says, but for what it is called."""
+    told = {key: value for key, value in definition.items() if key not in ("id", "name", "description")}
+    return json.dumps(told, sort_keys=True)
+
+
+def _bad_flow_id(flow_id: object) -> InvalidArguments:
     return InvalidArguments(
         "flow_id must be 1 to 128 characters without control characters or slashes.",
         issues=[
@@ -312,8 +353,8 @@ def _bad_flow_id(flow_id: str) -> InvalidArguments:
                 path="/flow_id",
                 code="invalid_flow_id",
                 message="1 to 128 characters, no control characters or slashes",
-                got=flow_id[:150],
-                suggestion=make_flow_id(flow_id),
+                got=str(flow_id)[:150],
+                suggestion=make_flow_id(str(flow_id)),
             )
         ],
     )

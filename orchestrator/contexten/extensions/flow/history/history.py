@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from ..answers.reading import Answers
 from ..clock import Clock, iso
 from ..errors import InvalidArguments, Issue
-from ..nearest import nearest_name
+from ..nearest import checked_choice
 from ..store import Store
 from ..store.sql import SQL
 from .exporting import Export, ExportFormat, exported
@@ -48,7 +48,7 @@ class History:
         to the one that tried last; by tool to each tool that it requires. Only the last 100,000 runs (200,000 tasks)
         of the span are looked at. Raises InvalidArguments, FlowNotFound, StoreError.
         """
-        _choose("by", by, get_args(By))
+        checked_choice("by", by, get_args(By))
         if not 1 <= limit <= MOST_ROWS:
             raise InvalidArguments(
                 f"limit is {limit}; it goes from 1 to {MOST_ROWS}.",
@@ -90,8 +90,8 @@ class History:
         Arguments are checked before the first page: `async for text in await history.export(...)`. Raises
         InvalidArguments, FlowNotFound; with a page StoreError.
         """
-        _choose("what", what, get_args(Export))
-        _choose("format", format, get_args(ExportFormat))
+        checked_choice("what", what, get_args(Export))
+        checked_choice("format", format, get_args(ExportFormat))
         span = await self._span(since, until, flow_id)
         return exported(self._store, what, format, span, flow_id)
 
@@ -120,22 +120,3 @@ def _row(row: sqlite3.Row) -> HistoryRow:
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 4)
-
-
-def _choose(name: str, given: object, choices: tuple[str, ...]) -> None:
-    if given in choices:
-        return
-    near = nearest_name(str(given), list(choices))
-    raise InvalidArguments(
-        f"{name} must be one of {', '.join(choices)}.",
-        issues=[
-            Issue(
-                path=f"/{name}",
-                code="unknown_choice",
-                message="no such choice",
-                expected=list(choices),
-                got=str(given)[:100],
-                suggestion=near,
-            )
-        ],
-    )

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 
-import anyio
-
 from ..clock import Clock
-from ..errors import FlowError
 from ..store import Event, Store
 from ..store.consumers import BEGUN, Take, advance, types_parameter
 from ..store.sql import SQL
+from .bell import Bell
+from .turns import take_turns
 from .watching import Change, Watchers
-
-logger = logging.getLogger(__name__)
 
 PAGE = 200  # entries taken in one transaction, so that those who work are not held up
 STRIDE = 20_000  # entries looked through at once
-RETRY_S = 2.0  # after the database could not be read or written
 
 
 class JournalConsumer:
@@ -45,11 +40,10 @@ class JournalConsumer:
         self._name = name
         self._store = store
         self._watchers = watchers
-        self._clock = clock
         self._types = types
         self._take = take
         self._entries = SQL[entries]
-        self._news = anyio.Event()
+        self._news = Bell(clock)
         self._has_begun = False
         """Whether anybody needs it, as far as this process knows."""
         self._looked = 0
@@ -57,28 +51,18 @@ class JournalConsumer:
 
     async def run(self) -> None:
         """Take what is there and what comes, until cancelled. Woken by commits, those of other servers too."""
-        stop = self._watchers.subscribe(self._heard)
-        try:
-            while True:
-                self._news = anyio.Event()
-                try:
-                    await self._catch_up()
-                except FlowError as error:
-                    logger.warning("the journal could not be taken in and will be tried again: %s", error)
-                    await self._clock.sleep(RETRY_S)
-                    continue
-                except Exception:  # a defect of `take` must not end what works
-                    logger.exception("the journal could not be taken in and will be tried again")
-                    await self._clock.sleep(RETRY_S)
-                    continue
-                await self._news.wait()
-        finally:
-            stop()
+        await take_turns(
+            self._catch_up,
+            bell=self._news,
+            watchers=self._watchers,
+            heard=self._heard,
+            failure="the journal could not be taken in",
+        )
 
     def _heard(self, change: Change) -> None:
         types = change.types
         if (self._has_begun and not self._types.isdisjoint(types)) or BEGUN in types:
-            self._news.set()
+            self._news.ring()
 
     async def _catch_up(self) -> None:
         while (place := await self._place()) is not None:

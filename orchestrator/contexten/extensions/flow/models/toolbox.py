@@ -17,6 +17,7 @@ from ..clock import Clock
 from ..definition import NotJson, check_json
 from ..errors import AttemptError
 from ..recovery.error_kinds import ErrorKinds
+from ..recovery.kinds import VETOED
 from ..scheduling.rates import RateLimits
 from ..settings import FlowSettings
 from .shortening import MAX_TOOL_OUTPUT, as_text, cut
@@ -105,7 +106,7 @@ class Toolbox:
         if name in self._denied:
             reason = "the settings deny it to models (MODEL_DENY_TOOLS)"
             context.record("task.tool_vetoed", {"tool": name, "reason": reason})
-            raise AttemptError(f"The tool {name!r} was not called: {reason}.", kind="vetoed")
+            raise AttemptError(f"The tool {name!r} was not called: {reason}.", kind=VETOED)
         agent = self._registry.offering(name)
         if agent is None:
             raise AttemptError(f"The tool {name!r} is not available.", kind="invalid")

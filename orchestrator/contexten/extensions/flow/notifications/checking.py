@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from ..errors import InvalidArguments, Issue
-from ..nearest import nearest_name
+from ..nearest import wrong_choice
 from ..outside.addresses import HostAllowance, is_link_local, is_private_literal
 from .model import RUN_EVENTS, NotificationKind
 
@@ -26,7 +26,7 @@ def check_new(
     """Raises InvalidArguments. No issue shows the URL: it may hold a secret."""
     issues: list[Issue] = []
     if kind not in tuple(NotificationKind):
-        issues.append(unknown("/kind", kind, tuple(NotificationKind)))
+        issues.append(wrong_choice("/kind", kind, tuple(NotificationKind)))
     elif kind == NotificationKind.WEBHOOK:
         issues += _url_issues(url, allowance)
     else:
@@ -34,7 +34,9 @@ def check_new(
     if not events:
         issues.append(Issue(path="/events", code="out_of_range", message="Name at least one event.", got=[]))
     issues += [
-        unknown(f"/events/{index}", event, RUN_EVENTS) for index, event in enumerate(events) if event not in RUN_EVENTS
+        wrong_choice(f"/events/{index}", event, RUN_EVENTS)
+        for index, event in enumerate(events)
+        if event not in RUN_EVENTS
     ]
     if name is not None and not 1 <= len(name) <= _MAX_NAME_CHARS:
         message = f"A name has 1 to {_MAX_NAME_CHARS} characters."
@@ -84,18 +86,6 @@ def _url_issues(url: str | None, allowance: HostAllowance) -> Iterator[Issue]:
             expected="a public host, or one that the settings allow",
             got=shown,
         )
-
-
-def unknown(path: str, got: str, known: Sequence[str]) -> Issue:
-    """The issue of a word that is none of those known."""
-    return Issue(
-        path=path,
-        code="invalid_value",
-        message=f"{got!r} is none of {', '.join(known)}.",
-        expected=list(known),
-        got=got,
-        suggestion=nearest_name(got, list(known)),
-    )
 
 
 def wrong(*issues: Issue) -> InvalidArguments:

@@ -1,4 +1,4 @@
-"""What outgoing messages are made of: who gets them, of what, and where each stands."""
+"""What outgoing messages are made of: who gets them, and of what."""
 
 from __future__ import annotations
 
@@ -24,16 +24,3 @@ class NotificationKind(StrEnum):
     """JSON, signed as the specification Standard Webhooks says (github.com/standard-webhooks/standard-webhooks)."""
     SLACK = "slack"
     """A message by an incoming webhook of Slack."""
-
-
-class DispatchState(StrEnum):
-    """Where a message stands."""
-
-    PENDING = "pending"
-    """It waits for its first or its next try. Any server takes it when it is due."""
-    SENDING = "sending"
-    """A server is trying. Where that one dies, another tries again when its claim has ended."""
-    SENT = "sent"
-    """The receiver answered that it has it. Terminal."""
-    DEAD = "dead"
-    """Given up after the last try; the error says why. Terminal, but for a retry that somebody asks for."""

@@ -17,9 +17,10 @@ from ..clock import Clock, iso, make_id
 from ..errors import AttemptError, DispatchNotFound, IllegalMove, Issue, NotificationNotFound
 from ..live.consumer import JournalConsumer
 from ..live.watching import Watchers
-from ..nearest import nearest_name
+from ..nearest import checked_choice, nearest_name
 from ..outside.addresses import HostAllowance
 from ..settings import FlowSettings
+from ..states import DispatchState
 from ..store import Store
 from ..store.cursors import encode
 from ..store.notifications import (
@@ -27,16 +28,19 @@ from ..store.notifications import (
     NewNotification,
     delete_dispatches,
     delete_notification,
+    disable_notification,
+    enable_notification,
     insert_notification,
     queue_dispatches,
+    record_test,
     revive_dispatch,
 )
 from ..store.sql import SQL
 from ..store.writer import Refused
 from ..views import RunView
-from .checking import check_new, unknown, wrong
+from .checking import check_new, wrong
 from .messages import slack_text, webhook_body
-from .model import DEFAULT_EVENTS, RUN_EVENTS, DispatchState, NotificationKind
+from .model import DEFAULT_EVENTS, RUN_EVENTS, NotificationKind
 from .post import Post
 from .receiver import new_signing_secret, receiver_of
 from .sender import Sender
@@ -48,6 +52,9 @@ from .views import (
     NotificationTest,
     NotificationView,
 )
+
+_ON_REQUEST = "on request"
+"""Why a receiver is disabled that did not ask for it."""
 
 _TEST = "This is a test message of Contexten Flow. Nothing has happened."
 
@@ -162,6 +169,15 @@ class Notifications:
         row = await self._row(notification_id)
         return (await self._views([row]))[0]
 
+    async def update(self, notification_id: str, *, enabled: bool, actor: Actor = PYTHON) -> NotificationView:
+        """Send nothing to a receiver until it is enabled again, or enable it, also one that answered 410. What waits
+        for it goes on then; of what happens meanwhile it is never told. Raises NotificationNotFound."""
+        await self._row(notification_id)
+        change = enable_notification if enabled else partial(disable_notification, why=_ON_REQUEST)
+        at = self._clock.timestamp()
+        await self._store.write(partial(change, notification_id=notification_id, at=at, actor=str(actor)))
+        return await self.get(notification_id)
+
     async def delete(self, notification_id: str, *, actor: Actor = PYTHON) -> NotificationView:
         """Tell a receiver nothing more; its messages go first, in batches, then what is left with it. Answers what it
         was. Raises NotificationNotFound."""
@@ -175,11 +191,12 @@ class Notifications:
             raise await self._not_found(notification_id)
         return view
 
-    async def test(self, notification_id: str) -> NotificationTest:
-        """Send a receiver a message that says that it is a test, once, and tell what it answered. Raises
-        NotificationNotFound."""
+    async def test(self, notification_id: str, *, actor: Actor = PYTHON) -> NotificationTest:
+        """Send a receiver a message that says that it is a test, once, also one that is disabled, and tell what it
+        answered. The journal says before it who asked. Raises NotificationNotFound."""
         row = await self._row(notification_id)
         at = self._clock.timestamp()
+        await self._store.write(partial(record_test, notification_id=notification_id, at=at, actor=str(actor)))
         if row["kind"] == NotificationKind.SLACK:
             body = json.dumps(slack_text(_TEST))
         else:
@@ -204,8 +221,8 @@ class Notifications:
     ) -> DispatchPage:
         """Messages, newest first; `state="dead"` are those that were given up. Raises InvalidArguments,
         NotificationNotFound."""
-        if state is not None and state not in tuple(DispatchState):
-            raise wrong(unknown("/state", state, tuple(DispatchState)))
+        if state is not None:
+            checked_choice("state", state, tuple(DispatchState))
         check_list(None, (), limit)
         if notification_id is not None:
             await self._row(notification_id)
@@ -288,6 +305,7 @@ def _notification_view(row: sqlite3.Row, pending: int, dead: int) -> Notificatio
         events=json.loads(row["events"]),
         flow_id=row["flow_id"],
         tag=row["tag"],
+        enabled=row["disabled"] is None,
         disabled=row["disabled"],
         pending=pending,
         dead=dead,

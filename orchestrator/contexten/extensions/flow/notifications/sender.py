@@ -18,15 +18,17 @@ from ..agents.secrets import SecretVault
 from ..clock import Clock, iso
 from ..errors import AttemptError, FlowError, IllegalMove, NotFound
 from ..live.bell import Bell
+from ..live.turns import take_turns
 from ..live.watching import Change, Watchers
 from ..recovery.retry import RetryPolicy
 from ..store import Store
 from ..store.notifications import (
+    ENABLED,
     QUEUED,
     ClaimedDispatch,
     claim_dispatches,
-    disable_notification,
     end_sending,
+    give_receiver_up,
     give_sending_up,
     put_sending_off,
 )
@@ -42,7 +44,6 @@ logger = logging.getLogger(__name__)
 MAX_SENDING = 20  # messages that a server sends at once
 CLAIM_S = TIMEOUT_S + 20.0  # then another server may try: a try, and what recording it may take
 LOOK_AGAIN_S = 60.0  # a machine that slept, or whose clock was set, sends at most this late
-RETRY_S = 2.0  # after the database could not be read or written
 
 POLICY = RetryPolicy(max_attempts=8, delay_s=30.0, backoff=4.0, max_delay_s=12 * 3600.0)
 """Over about a day: after 30 s, 2 min, 8 min, 32 min, 2 h, 8.5 h and 12 h."""
@@ -80,25 +81,17 @@ class Sender:
 
     async def run(self) -> None:
         """Send until cancelled. A message that is being sent then is sent again when its claim has ended."""
-        stop = self._watchers.subscribe(self._heard)
-        delay_s: float | None
-        try:
-            async with asyncio.TaskGroup() as group:
-                while True:
-                    try:
-                        delay_s = await self._send_due(group)
-                    except FlowError as error:
-                        logger.warning("messages could not be taken and will be tried again: %s", error)
-                        delay_s = RETRY_S
-                    except Exception:  # a defect here must not end what works
-                        logger.exception("messages could not be taken and will be tried again")
-                        delay_s = RETRY_S
-                    await self._news.wait(delay_s)
-        finally:
-            stop()
+        async with asyncio.TaskGroup() as group:
+            await take_turns(
+                partial(self._send_due, group),
+                bell=self._news,
+                watchers=self._watchers,
+                heard=self._heard,
+                failure="messages could not be taken",
+            )
 
     def _heard(self, change: Change) -> None:
-        if QUEUED in change.types:
+        if not {QUEUED, ENABLED}.isdisjoint(change.types):
             self._news.ring()
 
     async def _send_due(self, group: asyncio.TaskGroup) -> float | None:
@@ -193,11 +186,9 @@ class Sender:
         decision = policy.decide(answer.kind, dispatch.attempts, self._clock.random)
         told: dict[str, Any] = {"status": answer.status, "error": answer.error, "body": body}
         if answer.status == GONE and dispatch.notification_id is not None:
-            # Standard Webhooks: so says a receiver that wants no message any more, none of those that wait for it too.
+            # Standard Webhooks: so says a receiver that wants no message any more.
             why = "the receiver answered 410 Gone"
-            await self._store.write(
-                partial(disable_notification, notification_id=dispatch.notification_id, at=at, why=why)
-            )
+            await self._store.write(partial(give_receiver_up, notification_id=dispatch.notification_id, at=at, why=why))
         elif decision.retry:
             delay_s = max(decision.delay_s, min(answer.retry_after_s or 0.0, policy.max_delay_s))
             await self._store.write(partial(put_sending_off, claimed=dispatch, at=at, due_at=at + delay_s, **told))

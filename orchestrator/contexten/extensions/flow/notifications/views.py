@@ -18,7 +18,8 @@ class NotificationView(View):
     events: list[str] = Field(description="what it is told of")
     flow_id: str | None = Field(None, description="of this flow's runs only")
     tag: str | None = Field(None, description="of the runs of flows with this tag only")
-    disabled: str | None = Field(None, description="why nothing is sent any more; a retry of a dispatch enables it")
+    enabled: bool
+    disabled: str | None = Field(None, description="why it is not enabled: nothing is sent to it")
     pending: int = Field(0, description="messages that wait")
     dead: int = Field(0, description="messages that were given up")
     created_at: str

@@ -36,6 +36,11 @@ class ErrorKinds:
                     raise ValueError(f"{_shown(key)}: {error}") from None
                 self._rules.append((_rule(key), kind))
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds that its rules name."""
+        return frozenset(kind for _, kind in self._rules)
+
     def classify(self, exc: BaseException) -> str:
         """The kind of a failure."""
         return classify(exc, self._find) if self._rules else classify(exc)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import UnionType
 from typing import Any
 
 from .context import RecoveryStrategy
@@ -33,9 +34,15 @@ class FlowExecutor:
 
         Raises TypeError or ValueError where something makes no sense.
         """
+        if not _is(int, max_retries):
+            raise TypeError(f"max_retries is {max_retries!r}; it is a whole number, from 0")
+        if not _is(int | float, retry_delay):
+            raise TypeError(f"retry_delay is {retry_delay!r}; it is a number of seconds, from 0")
+        if not isinstance(enable_recovery, bool):
+            raise TypeError(f"enable_recovery is {enable_recovery!r}; it is True or False")
         if max_retries < 0:
             raise ValueError(f"max_retries is {max_retries}; it counts from 0")
-        if retry_delay < 0:
+        if not retry_delay >= 0:  # nor NaN
             raise ValueError(f"retry_delay is {retry_delay}; it is in seconds, from 0")
         self.max_retries = max_retries
         self.retry_delay = retry_delay
@@ -57,3 +64,8 @@ class FlowExecutor:
             strategies=self.recovery_strategies if self.enable_recovery else {},
             kinds=ErrorKinds(self.error_kinds, settings_kinds),
         )
+
+
+def _is(kind: type | UnionType, value: object) -> bool:
+    """Whether it is a number of that kind; bool is none."""
+    return isinstance(value, kind) and not isinstance(value, bool)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import errno
 import re
 import socket
 import ssl
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 
 import pydantic
 
@@ -21,6 +23,7 @@ NETWORK = "network"
 RATE_LIMIT = "rate_limit"
 INVALID = "invalid"
 INTERRUPTED = "interrupted"
+VETOED = "vetoed"
 UNKNOWN = "unknown"
 
 BUILTIN_KINDS = frozenset({TIMEOUT, AGENT_FAILURE, RESOURCE, NETWORK, RATE_LIMIT, INVALID, INTERRUPTED, UNKNOWN})
@@ -143,6 +146,21 @@ def kind_of_status(status: int) -> str:
     if status == 429:
         return RATE_LIMIT
     return NETWORK if status >= 500 else INVALID
+
+
+@cache
+def known_kinds() -> frozenset[str]:
+    """The kinds that failures have without anybody's rules: built in, and those of the exceptions of Python and of this
+    package. Exceptions of others may have any further one."""
+    errors = [found for found in vars(builtins).values() if isinstance(found, type) and issubclass(found, Exception)]
+    plain = (cls for cls in (*errors, *_family(FlowError)) if not issubclass(cls, BaseExceptionGroup))
+    return BUILTIN_KINDS | {VETOED} | {classify(cls.__new__(cls)) for cls in plain}
+
+
+def _family(cls: type[Exception]) -> Iterator[type[Exception]]:
+    yield cls
+    for member in cls.__subclasses__():
+        yield from _family(member)
 
 
 def check_kind(value: object) -> None:

@@ -20,3 +20,7 @@ class RecoveryRules:
     strategies: Mapping[str, RecoveryStrategy] = field(default_factory=lambda: BUILTIN)
     """By kind of failure; read anew for each failure, so that a user's may be added at any time."""
     kinds: ErrorKinds = field(default_factory=ErrorKinds)
+
+    def named_kinds(self) -> frozenset[str]:
+        """The kinds that strategies or rules name."""
+        return self.kinds.kinds | self.strategies.keys()

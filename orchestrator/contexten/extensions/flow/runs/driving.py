@@ -101,7 +101,8 @@ class Runs:
             execution = self.conductor.executions.get(submitted.run_id) if self.conductor is not None else None
             while not self._watchers.are_closed and not (submitted.is_existing or watch.has_ended):
                 await watch.wait()
-        if execution is not None and execution.ended is not None:  # all that the store would answer is here
+        has_all = run.deadline is None  # that the store would answer; it alone knows whether a deadline was missed
+        if has_all and execution is not None and execution.ended is not None:
             end, place = execution.ended
             return self._answers.ended_run_view(
                 run, end, place, started_at=execution.claimed.started_at, completed=execution.tasks.completed

@@ -54,7 +54,10 @@ class RunReader:
         task: str | None = None,
         limit: int = MAX_PAGE,
     ) -> RunView:
-        """Raises RunNotFound, TaskNotFound. `since` keeps only tasks and events that changed after that cursor."""
+        """Raises RunNotFound, TaskNotFound. `since` keeps only tasks and events that changed after that cursor; `task`
+        keeps that one alone: its summary is its entry among the tasks, its definition the task's own."""
+        if task is not None and detail == "summary":
+            detail = "tasks"
         after, reset = await self._answers.place(since, run_id)
         row = await self._answers.row(run_id)
         plan, _ = await self._plans.plan_of(row["flow_id"], row["version"])
@@ -91,7 +94,7 @@ class RunReader:
         elif detail == "output":
             more["output"] = await self._output(row, run_id, task, plan)
         elif detail == "definition":
-            more["definition"] = plan.definition.as_dict()
+            more["definition"] = (plan.definition if task is None else plan.tasks[task].task).as_dict()
             more["inputs"] = json.loads(row["inputs"])
         is_dated = row["state"] == RunState.SCHEDULED and row["deadline"] is not None
         start = await self._forecast.expected_start(run_id) if is_dated else None

@@ -128,7 +128,7 @@ def new_rerun(
         run_id=run_id,
         flow_id=flow.flow_id,
         version=flow.version,
-        name=flow.name,
+        name=row["name"],
         framework=row["framework"],
         priority=row["priority"],
         queue_key=scheduling.strategy.key(

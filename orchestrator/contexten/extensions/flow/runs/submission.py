@@ -17,8 +17,8 @@ from ..clock import Clock, iso, make_id
 from ..definition import MAX_S, NotJson, Plan, check_inputs, check_json
 from ..engines import Engines
 from ..errors import InvalidArguments, InvalidInputs, Issue
-from ..flows.saving import SavedFlow
-from ..nearest import nearest_name
+from ..flows.saving import SavedFlow, check_name
+from ..nearest import checked_choice
 from ..scheduling.in_force import Scheduling
 from ..scheduling.priorities import parse_priority
 from ..settings import FlowSettings
@@ -33,7 +33,8 @@ DELIVERY_KEY = "delivery:"
 
 
 class RunRequest(TypedDict, total=False):
-    """What a caller asks for: a saved flow by `flow_id` (and `version`), or a `workflow_def` (and its `name`)."""
+    """What a caller asks for: a saved flow by `flow_id` (and `version`), or a `workflow_def`. `name` is what the run is
+    called, else it is what the definition or its flow is."""
 
     flow_id: str | None
     workflow_def: object | None
@@ -45,7 +46,7 @@ class RunRequest(TypedDict, total=False):
     on_deadline: str | None
     dependencies: Sequence[str] | None
     on_dependency_failure: str | None
-    framework: str
+    framework: str | None
     work_pool: str | None
     forbidden_engines: Collection[str]
     timeout_s: float | None
@@ -68,11 +69,12 @@ def new_run(
     InvalidDefinition, EngineUnavailable."""
     timeout_s, idempotency_key = request.get("timeout_s"), request.get("idempotency_key")
     engine = engines.choose(
-        request.get("framework", "auto"),
+        request.get("framework"),
         flow.plan.definition,
         pool=request.get("work_pool"),
         forbidden=request.get("forbidden_engines", ()),
     )
+    check_name(request.get("name"))
     staff = engines.staff(engine)
     level = parse_priority(request.get("priority"))
     check_timeout(timeout_s)
@@ -91,21 +93,26 @@ def new_run(
     check_agents(flow.plan, staff, registry)
     now = clock.timestamp()
     deadline = parse_deadline(request.get("deadline"), now)
-    on_deadline = _choice("on_deadline", request.get("on_deadline"), ("continue", "cancel"))
+    on_deadline = checked_choice("on_deadline", request.get("on_deadline"), ("continue", "cancel"), default="continue")
     dependencies = _dependencies(request.get("dependencies"))
-    on_failure = _choice("on_dependency_failure", request.get("on_dependency_failure"), ("fail", "run"))
+    on_failure = checked_choice(
+        "on_dependency_failure", request.get("on_dependency_failure"), ("fail", "run"), default="fail"
+    )
     demands = scheduling.demands(flow.plan, staff)
     run_id = make_id("run_", now)
     version = request.get("version") if request.get("workflow_def") is None else flow.version
     asked: list[object] = [version, text, level, engine, timeout_s]
     if deadline is not None or dependencies:
         asked += [str(request.get("deadline")), on_deadline, sorted(dependencies), on_failure]
+    name = request.get("name") or flow.title or flow.name
+    if name != flow.name:
+        asked.append({"name": name})
     content = json.dumps(asked, sort_keys=True)
     return NewRun(
         run_id=run_id,
         flow_id=flow.flow_id,
         version=flow.version,
-        name=flow.name,
+        name=name,
         framework=engine,
         priority=level,
         queue_key=scheduling.strategy.key(
@@ -127,27 +134,6 @@ def new_run(
         dependencies=dependencies,
         on_dependency_failure=on_failure,
         trace=current_trace(),
-    )
-
-
-def _choice(name: str, value: object, choices: tuple[str, ...]) -> str:
-    """The first of the choices is the default."""
-    if value is None:
-        return choices[0]
-    if value in choices:
-        return str(value)
-    raise InvalidArguments(
-        f"{name} must be one of {', '.join(choices)}.",
-        issues=[
-            Issue(
-                path=f"/{name}",
-                code="unknown_choice",
-                message="no such choice",
-                expected=list(choices),
-                got=str(value)[:100],
-                suggestion=nearest_name(str(value), list(choices)),
-            )
-        ],
     )
 
 

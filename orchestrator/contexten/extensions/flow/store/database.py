@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import secrets
@@ -138,6 +139,7 @@ class Store:
         self._surveying = asyncio.Lock()
         self._write_lock: FileLock | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
         self._read_only: StoreReadOnly | None = None
         """Why nothing can be written, where the file was opened for questions only."""
 
@@ -149,6 +151,8 @@ class Store:
         Raises StoreBusy, StoreReadOnly, StoreCorrupt, StoreTooNew or StoreError.
         """
         self._loop = asyncio.get_running_loop()
+        self._process = os.getpid()
+        atexit.register(self._finish)
         try:
             await asyncio.to_thread(make_folder, self.path)
             try:
@@ -160,7 +164,7 @@ class Store:
                 connection = await asyncio.to_thread(self._connect_reading)
             self._connection = connection
             self.identity = str(connection.execute(SQL["setting"], ("database",)).fetchone()[0])
-            self._reader = await self._open_reader()
+            self._reader = await reading.open_reader(self.path)
             if self._read_only is None:
                 self._start_writer(connection)
         except sqlite3.Error as error:
@@ -169,12 +173,6 @@ class Store:
         except BaseException:
             await self.close()
             raise
-
-    async def _open_reader(self) -> aiosqlite.Connection:
-        reader = await aiosqlite.connect(reading.read_only(self.path), uri=True, isolation_level=None)
-        reader.row_factory = sqlite3.Row
-        await reader.execute(f"PRAGMA busy_timeout = {reading.BUSY_TIMEOUT_MS}")
-        return reader
 
     def _start_writer(self, connection: sqlite3.Connection) -> None:
         assert self._write_lock is not None  # noqa: S101 - _connect made it
@@ -253,22 +251,43 @@ class Store:
             if self._surveyor is not None:
                 surveyor, self._surveyor = self._surveyor, None
                 await surveyor.close()
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            await asyncio.to_thread(self._disconnect, connection)
+        await asyncio.to_thread(self._disconnect)
+        atexit.unregister(self._finish)
+
+    def abandon(self) -> None:
+        """Close where the event loop that opened it cannot, since it is closed itself. What was submitted becomes
+        durable; blocks until it is."""
+        for reader in (self._reader, self._surveyor):
+            if reader is not None:
+                reading.drop_reader(reader)
+        self._reader = self._surveyor = None
+        self._finish()
+        atexit.unregister(self._finish)
+
+    def _finish(self) -> None:
+        """What is left to do where a process ends that did not close it: what was submitted becomes durable."""
+        if self._process != os.getpid():  # a fork of the process whose database it is
+            return
+        if self._writer is not None:
+            self._flush()
+            writer, self._writer = self._writer, None
+            writer.close()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        """Close the connection. SQLite checkpoints with the last one that may write, so that one is closed locked."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with ExitStack() as stack:
+                if self._write_lock is not None and self._read_only is None:
+                    with suppress(StoreBusy):
+                        self._write_lock.acquire(_CLOSE_S)
+                        stack.callback(self._write_lock.release)
+                connection.close()
         if self._write_lock is not None:
             self._write_lock.close()
             self._write_lock = None
         self._read_only = None
-
-    def _disconnect(self, connection: sqlite3.Connection) -> None:
-        """Close a connection. SQLite checkpoints with the last one that may write, so that one is closed locked."""
-        with ExitStack() as stack:
-            if self._write_lock is not None and self._read_only is None:
-                with suppress(StoreBusy):
-                    self._write_lock.acquire(_CLOSE_S)
-                    stack.callback(self._write_lock.release)
-            connection.close()
 
     # Writing
     def own_as(self, server_id: str) -> None:
@@ -325,7 +344,7 @@ class Store:
         StoreError."""
         async with self._surveying:
             if self._surveyor is None and self._reader is not None:
-                self._surveyor = await self._open_reader()
+                self._surveyor = await reading.open_reader(self.path)
             return await _rows(self._surveyor, sql, parameters)
 
     def size(self) -> int:

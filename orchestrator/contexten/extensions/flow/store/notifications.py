@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from ..clock import make_id
 from .consumers import begin, end
-from .retention import keep_line
 from .sql import SQL
 from .writer import Event, Refused, Transaction
 
@@ -17,6 +16,9 @@ CONSUMER = "notifications"
 
 QUEUED = "notification.queued"
 """The journal's entry by which all servers hear that a message is to be sent."""
+
+ENABLED = "notification.enabled"
+"""The same of a receiver for which messages may wait."""
 
 BATCH = 200  # dispatches a transaction
 
@@ -155,13 +157,30 @@ def give_sending_up(
         _enter(tx, "notification.dead", at, claimed.notification_id, claimed.dispatch_id, error=error)
 
 
-def disable_notification(tx: Transaction, notification_id: str, at: float, why: str) -> None:
-    """Send nothing more to a receiver; what waits for it is given up."""
+def disable_notification(tx: Transaction, notification_id: str, at: float, why: str, actor: str | None = None) -> None:
+    """Send nothing more to a receiver until it is enabled; what waits for it stays."""
     tx.execute(SQL["disable_notification"], (why, notification_id))
     if tx.cursor.rowcount:
         data = {"notification_id": notification_id, "reason": why}
-        tx.event("notification.disabled", at, data=json.dumps(data))
+        tx.event("notification.disabled", at, actor=actor, data=json.dumps(data))
+
+
+def enable_notification(tx: Transaction, notification_id: str | None, at: float, actor: str) -> None:
+    """Send to a receiver that is disabled again: what waits for it, and what happens after this."""
+    tx.execute(SQL["enable_notification"], (tx.seq, notification_id))
+    if tx.cursor.rowcount:
+        tx.event(ENABLED, at, actor=actor, data=json.dumps({"notification_id": notification_id}))
+
+
+def give_receiver_up(tx: Transaction, notification_id: str, at: float, why: str) -> None:
+    """Disable a receiver that wants no message any more, none of those that wait for it too."""
+    disable_notification(tx, notification_id, at, why)
     tx.execute(SQL["give_up_dispatches"], (why, at, notification_id))
+
+
+def record_test(tx: Transaction, notification_id: str, at: float, actor: str) -> None:
+    """Somebody asks for a test message."""
+    tx.event("notification.tested", at, actor=actor, data=json.dumps({"notification_id": notification_id}))
 
 
 def revive_dispatch(tx: Transaction, dispatch_id: str, notification_id: str | None, at: float, actor: str) -> None:
@@ -170,12 +189,10 @@ def revive_dispatch(tx: Transaction, dispatch_id: str, notification_id: str | No
     tx.execute(SQL["revive_dispatch"], (at, dispatch_id))
     if not tx.cursor.rowcount:
         raise Refused(f"dispatch {dispatch_id} neither waits nor was given up")
-    tx.execute(SQL["enable_notification"], (tx.seq, notification_id))
+    enable_notification(tx, notification_id, at, actor)
     _enter(tx, QUEUED, at, notification_id, dispatch_id, actor=actor)
 
 
-def prune_dispatches(tx: Transaction, *, ended_before: float, keep: int) -> int:
-    """Delete up to a batch of messages that were sent or given up, before a time or beyond the `keep` newest; answers
-    how many."""
-    line = keep_line(tx, "keep_line_of_dispatches", keep)
-    return len(tx.rows(SQL["delete_old_dispatches"], (ended_before, line, BATCH)))
+def prune_dispatches(tx: Transaction, *, ended_before: float, up_to: int) -> int:
+    """Delete up to a batch of messages that were sent or given up, before a time or up to a place; answers how many."""
+    return len(tx.rows(SQL["delete_old_dispatches"], (ended_before, up_to, BATCH)))

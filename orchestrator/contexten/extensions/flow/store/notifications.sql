@@ -109,7 +109,7 @@ SELECT min(at) FROM (
         (SELECT due_at FROM dispatches WHERE notification_id = notifications.notification_id AND state = 'sending'),
         (SELECT min(due_at) FROM dispatches WHERE notification_id = notifications.notification_id AND state = 'pending')
     ) AS at
-    FROM notifications
+    FROM notifications WHERE disabled IS NULL
     UNION ALL
     SELECT min(due_at) FROM dispatches WHERE notification_id IS NULL AND state = 'pending'
     UNION ALL
@@ -123,7 +123,7 @@ SELECT dispatch_id FROM (
         (SELECT dispatch_id FROM dispatches
          WHERE notification_id = notifications.notification_id AND state = 'pending' ORDER BY due_at, seq LIMIT 1)
     ) AS dispatch_id
-    FROM notifications
+    FROM notifications WHERE disabled IS NULL
     UNION ALL
     SELECT dispatch_id FROM dispatches WHERE notification_id IS NULL AND state = 'pending' AND due_at <= ?1
     UNION ALL

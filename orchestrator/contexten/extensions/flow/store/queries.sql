@@ -301,8 +301,11 @@ FROM runs WHERE run_id = ?
 SELECT * FROM runs WHERE run_id IN (SELECT value FROM json_each(?))
 
 -- name: read_tasks
-SELECT task, item, state, attempts, agent, child_run_id, started_at, ended_at, wake_at, reason, error, output_bytes,
-       taken_over, cursor
+SELECT task, item, state, agent, child_run_id, started_at, ended_at, wake_at, reason, error, output_bytes,
+       taken_over, cursor,
+       CASE item WHEN -1 THEN ( -- those of a for_each are its items'
+           SELECT sum(attempts) FROM tasks AS part WHERE part.run_id = tasks.run_id AND part.task = tasks.task
+       ) ELSE attempts END AS attempts
 FROM tasks WHERE run_id = ? AND cursor > ?
 
 -- name: read_failed_task

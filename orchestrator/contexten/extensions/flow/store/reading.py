@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+
+import aiosqlite
 
 from .servers import drivers_of
 from .sql import SQL
@@ -27,6 +31,29 @@ def connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(read_only(path), uri=True, isolation_level=None, check_same_thread=False)
     connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     return connection
+
+
+async def open_reader(path: Path) -> aiosqlite.Connection:
+    """A connection for reading with a thread of its own, which does not keep alive a process that ends without closing
+    it. Raises sqlite3.Error."""
+    made: list[aiosqlite.Connection] = []
+    _apart(lambda: made.append(aiosqlite.connect(read_only(path), uri=True, isolation_level=None)))
+    reader = await made[0]
+    reader.row_factory = sqlite3.Row
+    await reader.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    return reader
+
+
+def drop_reader(reader: aiosqlite.Connection) -> None:
+    """Have a connection closed whose event loop is; its thread does so when it comes to it."""
+    _apart(reader.stop)
+
+
+def _apart(call: Callable[[], object]) -> None:
+    """Make a call on a daemon thread: threads that it makes are daemons then, and it finds no event loop to answer."""
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join()
 
 
 def glance(path: Path) -> tuple[dict[str, int], str | None]:

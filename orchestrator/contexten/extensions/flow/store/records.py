@@ -50,6 +50,11 @@ class TaskRow:
     taken_over: bool = False
 
     @property
+    def has_failed_items(self) -> bool:
+        """Whether it completed though items of its for_each had failed: then its `reason` tells how many."""
+        return self.state is TaskState.COMPLETED and self.reason is not None
+
+    @property
     def is_done(self) -> bool:
         """Whether it counts as progress: completed, or skipped for another reason than a failure before it."""
         if self.state is TaskState.SKIPPED:

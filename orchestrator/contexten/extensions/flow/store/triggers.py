@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from ..errors import DeliveryNotFound, IllegalMove, TooManyDeliveries, TriggerNotFound
 from .consumers import begin, end
 from .notifications import hear_no_more, hear_of_runs
-from .retention import keep_line
 from .sql import SQL
 from .writer import Stale, Transaction
 
@@ -54,6 +53,8 @@ class NewDelivery:
     payload: str
     at: float
     max_pending: int
+    actor: str | None = None
+    """Who delivers it, where that is not the sender itself."""
 
 
 class Accepted(NamedTuple):
@@ -196,6 +197,7 @@ def accept(tx: Transaction, new: NewDelivery) -> Accepted:
         new.at,
         new.trigger_id,
         trigger[0],
+        actor=new.actor,
         delivery_id=new.delivery_id,
         event_id=new.event_id,
         event_type=new.type,
@@ -268,6 +270,11 @@ def take(tx: Transaction, server_id: str, handlers: Sequence[str]) -> list[tuple
     return [(name, flow) for name, flow in free if tx.execute(SQL["take_trigger"], (server_id, name)).rowcount]
 
 
+def tell_handlers(tx: Transaction, server_id: str, handlers: Sequence[str]) -> None:
+    """Let all know which handlers a server has, for as long as it is one."""
+    tx.execute(SQL["tell_handlers"], (json.dumps(handlers), server_id))
+
+
 def next_deliveries(tx: Transaction, trigger_id: str, server_id: str, *, limit: int, at: float) -> Waiting | None:
     """The first deliveries that wait, with their trigger. Where there are none, or the trigger is this server's no
     more, the trigger is left."""
@@ -313,11 +320,9 @@ def settle(tx: Transaction, settled: Settled, server_id: str) -> None:
         _enter(tx, f"trigger.{settled.state}", settled.at, settled.trigger_id, settled.flow_id, **told)
 
 
-def prune_deliveries(tx: Transaction, *, ended_before: float, keep: int) -> int:
-    """Delete up to a batch of deliveries that were done with, before a time or beyond the `keep` newest; answers how
-    many."""
-    line = keep_line(tx, "keep_line_of_deliveries", keep)
-    return tx.execute(SQL["prune_deliveries"], (ended_before, line, BATCH)).rowcount
+def prune_deliveries(tx: Transaction, *, ended_before: float, up_to: int) -> int:
+    """Delete up to a batch of deliveries that were done with, before a time or up to a place; answers how many."""
+    return tx.execute(SQL["prune_deliveries"], (ended_before, up_to, BATCH)).rowcount
 
 
 def _enter(

@@ -23,9 +23,6 @@ ORDER BY seq DESC LIMIT :limit
 -- name: trigger_ids
 SELECT trigger_id FROM triggers ORDER BY seq DESC LIMIT 1000
 
--- name: trigger_secret
-SELECT secret FROM triggers WHERE trigger_id = ?
-
 -- name: file_triggers
 SELECT * FROM triggers WHERE kind = 'file' AND enabled = 1 ORDER BY seq
 
@@ -47,11 +44,13 @@ ORDER BY seq
 SELECT run_id, flow_id, name, state, parent_run_id, created_at, started_at, ended_at, error, reason, output FROM runs
 WHERE run_id = ?
 
--- name: due_triggers
-SELECT * FROM triggers WHERE next_at <= ? ORDER BY next_at LIMIT ?
+-- name: due_triggers -- for who has those handlers
+SELECT * FROM triggers
+WHERE next_at <= ? AND (handler IS NULL OR handler IN (SELECT value FROM json_each(?))) ORDER BY next_at LIMIT ?
 
--- name: next_trigger_at
-SELECT min(next_at) FROM triggers WHERE next_at IS NOT NULL
+-- name: next_trigger_at -- for who has those handlers
+SELECT next_at FROM triggers
+WHERE next_at IS NOT NULL AND (handler IS NULL OR handler IN (SELECT value FROM json_each(?))) ORDER BY next_at LIMIT 1
 
 -- name: move_trigger -- a schedule that has fired
 UPDATE triggers SET next_at = ? WHERE trigger_id = ? AND next_at = ? AND enabled = 1
@@ -60,7 +59,7 @@ UPDATE triggers SET next_at = ? WHERE trigger_id = ? AND next_at = ? AND enabled
 SELECT delivery_id FROM deliveries WHERE trigger_id = ? AND event_id = ?
 
 -- name: trigger_for_delivery
-SELECT flow_id, enabled FROM triggers WHERE trigger_id = ?
+SELECT flow_id FROM triggers WHERE trigger_id = ?
 
 -- name: waiting_deliveries -- of those triggers
 SELECT trigger_id, count(*) FROM deliveries INDEXED BY deliveries_accepted
@@ -75,14 +74,24 @@ INSERT INTO deliveries (delivery_id, trigger_id, event_id, type, payload, state,
 VALUES (?, ?, ?, ?, ?, 'accepted', ?)
 
 -- name: free_triggers -- that have deliveries which nobody starts, for who has those handlers
-SELECT trigger_id, flow_id FROM triggers
+WITH RECURSIVE waiting (trigger_id) AS ( -- steps from one trigger to the next, over all that waits for it
+    SELECT min(trigger_id) FROM deliveries INDEXED BY deliveries_accepted WHERE state = 'accepted'
+    UNION ALL
+    SELECT (
+        SELECT min(trigger_id) FROM deliveries INDEXED BY deliveries_accepted
+        WHERE state = 'accepted' AND trigger_id > waiting.trigger_id)
+    FROM waiting WHERE waiting.trigger_id IS NOT NULL)
+SELECT trigger_id, flow_id FROM waiting CROSS JOIN triggers USING (trigger_id)
 WHERE enabled = 1
-  AND EXISTS (
-      SELECT 1 FROM deliveries INDEXED BY deliveries_accepted
-      WHERE deliveries.trigger_id = triggers.trigger_id AND state = 'accepted')
   AND (server_id IS NULL OR server_id NOT IN (SELECT server_id FROM servers))
   AND (handler IS NULL OR handler IN (SELECT value FROM json_each(?)))
-ORDER BY seq LIMIT ?
+LIMIT ?
+
+-- name: tell_handlers
+UPDATE servers SET handlers = ? WHERE server_id = ?
+
+-- name: handled -- the handlers that servers have
+SELECT DISTINCT value FROM servers, json_each(handlers)
 
 -- name: take_trigger
 UPDATE triggers SET server_id = ?1
@@ -148,6 +157,12 @@ ORDER BY seq DESC LIMIT :limit
 SELECT seq, delivery_id, trigger_id, event_id, type, state, round, run_id, reason, error, received_at, ended_at
 FROM deliveries
 WHERE trigger_id = :trigger_id AND seq < :before AND (:state IS NULL OR state = :state)
+ORDER BY seq DESC LIMIT :limit
+
+-- name: list_failed_deliveries -- of a trigger, or of all
+SELECT seq, delivery_id, trigger_id, event_id, type, state, round, run_id, reason, error, received_at, ended_at
+FROM deliveries INDEXED BY deliveries_failed
+WHERE state = 'failed' AND seq < :before AND (:trigger_id IS NULL OR trigger_id = :trigger_id)
 ORDER BY seq DESC LIMIT :limit
 
 -- name: latest_payload

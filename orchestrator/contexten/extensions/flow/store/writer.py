@@ -217,7 +217,8 @@ class Writer:
         self._deliver = deliver
         self._on_commit = on_commit
         self._queue: queue.SimpleQueue[list[Pending] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="contexten-flow-writer")
+        self._thread = threading.Thread(target=self._run, name="contexten-flow-writer", daemon=True)
+        """A daemon, since a process may end without closing the store, which then ends this thread as it exits."""
         self.server_id: str | None = None
         """Who takes runs by these changes, once it has a row among the servers; written by the submitting thread."""
         self.groups = 0

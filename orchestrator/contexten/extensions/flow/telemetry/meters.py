@@ -31,6 +31,7 @@ class Meters:
         self._attempts = meter.create_histogram("contexten.flow.task.attempt.duration", "s", "Tries of tasks")
         self._retries = meter.create_counter("contexten.flow.task.retries", "{task}", "Tasks tried again")
         self._tokens = meter.create_histogram("gen_ai.client.token.usage", "{token}", "Tokens of language models")
+        self._calls = meter.create_counter("contexten.flow.model.calls", "{call}", "Calls of language models")
         self._cost = meter.create_counter("contexten.flow.model.cost", "{USD}", "Cost of language models")
         self._deliveries = meter.create_counter("contexten.flow.trigger.deliveries", "{delivery}", "Of triggers")
         for name, unit, read in _GAUGES:
@@ -70,6 +71,7 @@ class Meters:
 
     def model_used(self, model: str, calls: int, input_tokens: int, output_tokens: int, cost_usd: float | None) -> None:
         about = {"gen_ai.request.model": self._others.label(model)}
+        self._calls.add(calls, about)
         self._tokens.record(input_tokens, {**about, "gen_ai.token.type": "input"})
         self._tokens.record(output_tokens, {**about, "gen_ai.token.type": "output"})
         if cost_usd is not None:

@@ -97,6 +97,45 @@ def undeclared_inputs(inputs: Mapping[str, Any] | None, schema: object) -> list[
     return issues
 
 
+def missing_inputs(inputs: Mapping[str, Any] | None, schema: object) -> list[Issue]:
+    """The inputs that the flow's inputs schema requires, without a default, and that a trigger does not give, so that
+    no start of it succeeds. Without `inputs` the flow gets `event` where it declares that."""
+    if not isinstance(schema, Mapping):
+        return []
+    declared = schema.get("properties")
+    declared = declared if isinstance(declared, Mapping) else {}
+    given = set(inputs) if inputs else {"event"} & set(declared)
+    by_default = {name for name, part in declared.items() if isinstance(part, Mapping) and "default" in part}
+    issues = []
+    for name in sorted(set(schema.get("required", ())) - given - by_default):
+        near = nearest_name(name, sorted(given - set(declared)))
+        hint = f"; did you mean it by {near!r}?" if near else "."
+        message = f"The flow requires the input {name[:80]!r}, which the trigger does not give{hint}"
+        suggestion = name if near else None
+        issues.append(Issue(path="/inputs", code="missing_input", message=message, got=near, suggestion=suggestion))
+    return issues
+
+
+def unknown_flows(flow_ids: Sequence[str], known: Sequence[str]) -> list[Issue]:
+    """The flows whose end a trigger is to hear of, and that are not there: it may be that they are saved later."""
+    issues = []
+    for index, flow_id in enumerate(flow_ids):
+        if flow_id in known:
+            continue
+        near = nearest_name(flow_id, known)
+        hint = f"; did you mean {near!r}?" if near else " yet."
+        issues.append(
+            Issue(
+                path=f"/config/flow_ids/{index}",
+                code="unknown_flow",
+                message=f"There is no flow {flow_id[:128]!r}{hint}",
+                got=flow_id,
+                suggestion=near,
+            )
+        )
+    return issues
+
+
 @lru_cache(maxsize=_KEPT)
 def saved_rules(inputs: str | None, condition: str | None) -> Rules:
     """The rules of a saved trigger; `inputs` is JSON text. Raises TemplateProblem where another version of this program

@@ -6,13 +6,14 @@ import asyncio
 import json
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from functools import partial
 
 from ..clock import Clock, make_id
 from ..errors import FlowError, InvalidArguments
 from ..live.bell import Bell
+from ..live.turns import RETRY_S, take_turns
 from ..live.watching import Change, Watchers
 from ..store import Store, Transaction
 from ..store.sql import SQL
@@ -24,7 +25,6 @@ from .schedule import TICK, due, planned_id, tick_payload
 logger = logging.getLogger(__name__)
 
 LOOK_S = 60.0  # at the longest between looks at the wall clock, which may be set
-RETRY_S = 2.0  # after the database could not be read or written
 
 _CHANGES = frozenset({"trigger.created", "trigger.updated", "trigger.deleted"})
 
@@ -32,22 +32,30 @@ _CHANGES = frozenset({"trigger.created", "trigger.updated", "trigger.deleted"})
 class Clockwork:
     """Fires the schedules of one database. Without any it sleeps until there is one. Used on the event loop only."""
 
-    def __init__(self, *, store: Store, watchers: Watchers, clock: Clock) -> None:
+    def __init__(self, *, store: Store, watchers: Watchers, clock: Clock, handlers: Collection[str]) -> None:
+        """`handlers`, the names of the functions that are here, grows. A schedule that another function handles is left
+        to who has it: what passes meanwhile is caught up then, as the schedule says."""
         self._store = store
         self._watchers = watchers
         self._clock = clock
+        self._handlers = handlers
         self._bell = Bell(clock)
         self._told: set[tuple[str, float]] = set()
         """Schedules that cannot be fired, as they were changed last: the log says so once."""
 
+    def look(self) -> None:
+        """Look for what is due."""
+        self._bell.ring()
+
     async def run(self) -> None:
         """Fire what is due, until cancelled."""
-        stop = self._watchers.subscribe(self._heard)
-        try:
-            while True:
-                await self._bell.wait(await self._turn())
-        finally:
-            stop()
+        await take_turns(
+            self._turn,
+            bell=self._bell,
+            watchers=self._watchers,
+            heard=self._heard,
+            failure="schedules could not be fired",
+        )
 
     def _heard(self, change: Change) -> None:
         if not _CHANGES.isdisjoint(change.types):
@@ -55,20 +63,14 @@ class Clockwork:
 
     async def _turn(self) -> float | None:
         """Fire what is due; answers how long nothing will be, None where there is no schedule."""
-        try:
-            now = self._clock.now()
-            rows = await self._store.rows(SQL["due_triggers"], (now.timestamp(), BATCH))
-            fired = await asyncio.gather(*(self._fire(row, now) for row in rows))
-            if rows:
-                return 0.0 if all(fired) else RETRY_S
-            following = await self._store.row(SQL["next_trigger_at"])
-        except FlowError as error:
-            logger.warning("schedules could not be fired and will be tried again: %s", error)
-            return RETRY_S
-        except Exception:  # a defect must not end what works
-            logger.exception("schedules could not be fired and will be tried again")
-            return RETRY_S
-        if following is None or following[0] is None:
+        now = self._clock.now()
+        handlers = json.dumps(sorted(self._handlers))
+        rows = await self._store.rows(SQL["due_triggers"], (now.timestamp(), handlers, BATCH))
+        fired = await asyncio.gather(*(self._fire(row, now) for row in rows))
+        if rows:
+            return 0.0 if all(fired) else RETRY_S
+        following = await self._store.row(SQL["next_trigger_at"], (handlers,))
+        if following is None:
             return None
         wait_s: float = following[0] - self._clock.timestamp()
         return min(max(0.0, wait_s), LOOK_S)

@@ -49,11 +49,6 @@ def check_expression(expression: str) -> None:
         raise ValueError(f"{expression!r} matches no day of the next 50 years")
 
 
-def next_time(expression: str, zone: tzinfo, after: datetime) -> datetime | None:
-    """The first time after `after`, in UTC; None where 50 years have none."""
-    return next(times(expression, zone, after), None)
-
-
 def times(expression: str, zone: tzinfo, after: datetime) -> Iterator[datetime]:
     """All times after `after`, in order, in UTC."""
     fields = _fields(expression)

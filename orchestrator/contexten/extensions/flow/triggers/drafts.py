@@ -13,7 +13,7 @@ from typing import Any
 from ..actor import Actor
 from ..clock import make_secret
 from ..errors import InvalidArguments, Issue
-from ..nearest import nearest_name
+from ..nearest import checked_choice, nearest_name
 from ..settings import FlowSettings
 from ..store.triggers import TriggerRow
 from .checking import check_rules
@@ -21,7 +21,6 @@ from .configs import FileConfig, OnceConfig, ScheduleConfig, TriggerConfig, pars
 from .model import TriggerKind
 from .schedule import next_after, planned_id
 
-_KINDS = [str(kind) for kind in TriggerKind]
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # it is part of a URL
 _MAX_NAME = 200
 _MICROSECOND = 1e-6
@@ -153,24 +152,7 @@ class Drafts:
 
 def checked_kind(kind: str) -> TriggerKind:
     """Raises InvalidArguments, with did-you-mean."""
-    if kind in _KINDS:
-        return TriggerKind(kind)
-    near = nearest_name(str(kind), _KINDS)
-    hint = f" Did you mean {near!r}?" if near else ""
-    raise InvalidArguments(
-        f"There is no kind {str(kind)[:60]!r} of trigger.{hint}",
-        next=f"Use one of {', '.join(_KINDS)}.",
-        issues=[
-            Issue(
-                path="/kind",
-                code="unknown_choice",
-                message="no such kind",
-                expected=_KINDS,
-                got=str(kind)[:60],
-                suggestion=near,
-            )
-        ],
-    )
+    return TriggerKind(checked_choice("kind", kind, tuple(TriggerKind)))
 
 
 def check_same(before: sqlite3.Row, row: TriggerRow) -> None:

@@ -16,12 +16,13 @@ from functools import partial
 from ..clock import Clock
 from ..errors import Closing, FlowError
 from ..live.bell import Bell
+from ..live.turns import RETRY_S, take_turns
 from ..live.watching import Change, Watchers
 from ..states import TERMINAL_RUN_STATES
 from ..store import Store, Transaction
 from ..store.sql import SQL
-from ..store.triggers import BATCH, Settled, Waiting, leave, next_deliveries, settle, take
-from .treatment import AT_ONCE, RETRY_S, Held, Treatment, config_of
+from ..store.triggers import BATCH, Settled, Waiting, leave, next_deliveries, settle, take, tell_handlers
+from .treatment import AT_ONCE, Held, Treatment, config_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,32 +54,25 @@ class Processing:
         self._server_id = server_id
         self._handlers = handlers
         self._news = Bell(clock)
+        self._told: tuple[str, list[str]] | None = None
+        """Which handlers the database knows to be here, under which id of this process."""
         self._bells: dict[Bell, str | None] = {}
         """Of the triggers whose deliveries are started here, with the flow whose ends matter to each (None: any)."""
 
     def look(self) -> None:
-        """Look for deliveries that nobody starts."""
+        """Look for deliveries that nobody starts; the handlers that are here may be others."""
         self._news.ring()
 
     async def run(self) -> None:
         """Start what waits and what comes, until cancelled."""
-        stop = self._watchers.subscribe(self._heard)
-        try:
-            async with asyncio.TaskGroup() as group:
-                while True:
-                    try:
-                        await self._take(group)
-                    except FlowError as error:
-                        logger.warning("deliveries could not be read and will be looked at again: %s", error)
-                        await self._clock.sleep(RETRY_S)
-                        continue
-                    except Exception:  # a defect must not end what works
-                        logger.exception("deliveries could not be read and will be looked at again")
-                        await self._clock.sleep(RETRY_S)
-                        continue
-                    await self._news.wait()
-        finally:
-            stop()
+        async with asyncio.TaskGroup() as group:
+            await take_turns(
+                partial(self._take, group),
+                bell=self._news,
+                watchers=self._watchers,
+                heard=self._heard,
+                failure="deliveries could not be read",
+            )
 
     def _heard(self, change: Change) -> None:
         if self._bells and (change.state in TERMINAL_RUN_STATES or not _CHANGES.isdisjoint(change.types)):
@@ -89,9 +83,11 @@ class Processing:
             self._news.ring()
 
     async def _take(self, group: asyncio.TaskGroup) -> None:
-        handlers = sorted(self._handlers)
+        server_id, handlers = self._server_id(), sorted(self._handlers)
+        if (server_id, handlers) != self._told and (handlers or self._told is not None):
+            await self._store.write(partial(tell_handlers, server_id=server_id, handlers=handlers))
+            self._told = (server_id, handlers)
         while await self._store.row(SQL["free_triggers"], (json.dumps(handlers), 1)) is not None:
-            server_id = self._server_id()
             taken = await self._store.write(partial(take, server_id=server_id, handlers=handlers))
             for trigger_id, flow_id in taken:
                 group.create_task(self._work(trigger_id, flow_id, server_id), name=f"trigger {trigger_id}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from functools import partial
 
+from ..actor import Actor
 from ..agents.secrets import SecretVault
 from ..clock import Clock, make_id
 from ..definition import NotJson, check_json
@@ -60,16 +61,18 @@ class Reception:
             return HookAnswer(status=404, body={"error": error.as_dict()})
         return source.accepted(heard, config, accepted.delivery_id, is_new=accepted.is_new)
 
-    async def accept(self, trigger: Trigger, event: TriggerEvent) -> Accepted:
-        """Record an event once. Raises TriggerNotFound, TooManyDeliveries, InvalidArguments where its payload is not
-        JSON data."""
+    async def accept(self, trigger: Trigger, event: TriggerEvent, actor: Actor | None = None) -> Accepted:
+        """Record an event once, with who delivers it. Raises TriggerNotFound, TooManyDeliveries, InvalidArguments where
+        its payload is not JSON data."""
         config = parse_config(trigger.kind, trigger.config)
         try:
-            return await self._accept(trigger, config, event)
+            return await self._accept(trigger, config, event, actor)
         except NotJson as error:
             raise not_taken(error) from None
 
-    async def _accept(self, trigger: Trigger, config: TriggerConfig, event: TriggerEvent) -> Accepted:
+    async def _accept(
+        self, trigger: Trigger, config: TriggerConfig, event: TriggerEvent, actor: Actor | None = None
+    ) -> Accepted:
         check_json([event.id, event.type], max_bytes=_MAX_NAMES_BYTES)
         now = self._clock.timestamp()
         new = NewDelivery(
@@ -80,6 +83,7 @@ class Reception:
             payload=check_json(event.payload, max_bytes=MAX_PAYLOAD_BYTES),
             at=now,
             max_pending=config.max_pending,
+            actor=None if actor is None else str(actor),
         )
         return await self._store.write(partial(accept, new=new))
 

@@ -16,6 +16,7 @@ from ..agents.secrets import SecretVault
 from ..clock import Clock, iso
 from ..definition import ExpressionError, TemplateProblem
 from ..errors import FlowError, HandlerFailed, IdempotencyConflict, IllegalMove
+from ..live.turns import RETRY_S
 from ..runs.submission import DELIVERY_KEY, RunRequest
 from ..scheduling.rates import RateLimit
 from ..states import DeliveryState
@@ -30,7 +31,6 @@ from .model import TriggerEvent, TriggerKind
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 20  # deliveries whose payloads are held at once, and those of a trigger without limits started together
-RETRY_S = 2.0  # after the database could not be read or written
 _SLACK_S = 1e-6  # as in scheduling.rates
 
 Handler: TypeAlias = Callable[[TriggerEvent], "Awaitable[RunRequest | None] | RunRequest | None"]

@@ -16,12 +16,12 @@ from ..agents.secrets import SecretVault
 from ..answers.paging import check_list, list_name, place_of_page
 from ..answers.reading import Answers
 from ..clock import Clock, iso, make_id
-from ..definition import ExpressionError, NotJson, check_json
-from ..errors import FlowError, TriggerNotFound
+from ..definition import NotJson, check_json
+from ..errors import Issue, TriggerNotFound
 from ..flows.saving import Flows
 from ..live.consumer import JournalConsumer
 from ..live.watching import Watchers
-from ..nearest import nearest_name
+from ..nearest import checked_choice, nearest_name
 from ..runs.submission import RunRequest
 from ..settings import FlowSettings
 from ..states import DeliveryState
@@ -30,7 +30,7 @@ from ..store import triggers as changes
 from ..store.cursors import encode
 from ..store.sql import SQL
 from ..views import IssueView, RunView
-from .checking import check_circle, check_rules, undeclared_inputs
+from .checking import check_circle, missing_inputs, undeclared_inputs, unknown_flows
 from .clockwork import Clockwork
 from .configs import FlowConfig, TriggerConfig, parse_config
 from .drafts import Drafts, check_same, checked_kind
@@ -40,6 +40,7 @@ from .processing import Processing
 from .reception import MAX_PAYLOAD_BYTES, Reception, not_taken
 from .schedule import TICK, tick_payload
 from .treatment import Handler, Treatment
+from .trial import foretell
 from .views import (
     DeliveryPage,
     DeliveryView,
@@ -48,14 +49,11 @@ from .views import (
     TriggerTest,
     TriggerView,
     delivery_view,
-    error_view,
     hook_path,
     trigger_fields,
     trigger_of,
 )
 from .watches import FileWatches
-
-_STATES = [str(state) for state in DeliveryState]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +87,8 @@ class Triggers:
         self._drafts = Drafts(parts.settings, parts.vault.names)
         self._reception = Reception(parts.store, parts.clock, parts.vault)
         self._handlers: dict[str, Handler] = {}
-        self._processing: Processing | None = None
-        """Where this process drives."""
+        self._lookers: tuple[Processing, Clockwork] | None = None
+        """Where this process drives: who must know of its handlers."""
 
     # Its life
     def start(self, group: asyncio.TaskGroup, server_id: Callable[[], str]) -> Sequence[asyncio.Task[None]]:
@@ -106,7 +104,7 @@ class Triggers:
             takes_event=self._takes_event,
             handlers=self._handlers,
         )
-        self._processing = Processing(
+        processing = Processing(
             store=store,
             watchers=watchers,
             clock=clock,
@@ -114,13 +112,15 @@ class Triggers:
             server_id=server_id,
             handlers=self._handlers.keys(),
         )
+        clockwork = Clockwork(store=store, watchers=watchers, clock=clock, handlers=self._handlers.keys())
+        self._lookers = (processing, clockwork)
         ends = JournalConsumer(changes.CONSUMER, store, watchers, clock, types=ENDS, take=take_ends)
         files = FileWatches(
             store=store, watchers=watchers, clock=clock, deliver=self.deliver, allow_paths=self._settings.allow_paths
         )
         return (
-            group.create_task(self._processing.run(), name="deliveries"),
-            group.create_task(Clockwork(store=store, watchers=watchers, clock=clock).run(), name="schedules"),
+            group.create_task(processing.run(), name="deliveries"),
+            group.create_task(clockwork.run(), name="schedules"),
             group.create_task(ends.run(), name="ends of runs"),
             group.create_task(files.run(), name="watched files"),
         )
@@ -129,13 +129,13 @@ class Triggers:
         """Process here the deliveries of triggers whose `handler` has that name: the function, sync or async, gets a
         TriggerEvent and answers the RunRequest to submit, or None. It may be called again for an event after a crash,
         and must answer the same flow for the same event: the run is recorded once for a flow. No process without the
-        function takes these deliveries. With None the process takes them no more."""
+        function takes these deliveries, nor fires their schedules. With None the process does so no more."""
         if function is None:
             self._handlers.pop(name, None)
-            return
-        self._handlers[name] = function
-        if self._processing is not None:
-            self._processing.look()
+        else:
+            self._handlers[name] = function
+        for looker in self._lookers or ():
+            looker.look()
 
     # Managing
     async def create(
@@ -181,12 +181,11 @@ class Triggers:
             return TriggerCreated(**(await self.get(row.trigger_id)).model_dump(), existing=True)
         await self._store.write(partial(_save, change=changes.create, row=row, config=parsed))
         view = await self.get(row.trigger_id)
-        strange = undeclared_inputs(inputs, await self._inputs_of(flow_id)) if flow_id is not None else []
         return TriggerCreated(
             **view.model_dump(),
             secret=row.secret,
             next=_next_step(the_kind, row.trigger_id),
-            warnings=[IssueView(**issue.as_dict()) for issue in strange] or None,
+            warnings=[IssueView(**issue.as_dict()) for issue in await self._doubts(flow_id, inputs, parsed)] or None,
         )
 
     async def update(
@@ -227,17 +226,15 @@ class Triggers:
         asked = {"before": place_of_page(name, page), "flow_id": flow_id, "kind": the_kind, "limit": limit + 1}
         rows = await self._store.rows(SQL["list_triggers"], asked)
         shown = rows[:limit]
-        waiting = await self._waiting([row["trigger_id"] for row in shown])
         return TriggerPage(
-            triggers=[TriggerView(**trigger_fields(row, waiting.get(row["trigger_id"], 0))) for row in shown],
+            triggers=await self._views(shown),
             next_page=encode(name, shown[-1]["seq"]) if len(rows) > limit else None,
         )
 
     async def get(self, trigger_id: str) -> TriggerView:
         """Raises TriggerNotFound."""
-        row = await self._row(trigger_id)
-        waiting = await self._waiting([trigger_id])
-        return TriggerView(**trigger_fields(row, waiting.get(trigger_id, 0)))
+        [view] = await self._views([await self._row(trigger_id)])
+        return view
 
     async def delete(self, trigger_id: str, *, actor: Actor) -> TriggerView:
         """Delete a trigger with its deliveries; runs that it started go on. Answers what was deleted. Raises
@@ -259,30 +256,14 @@ class Triggers:
         actor: Actor,
     ) -> TriggerTest:
         """What the trigger would do about an event: with that payload and type, or those of its latest delivery, or
-        nothing in it. With `start` the event is really delivered. Raises TriggerNotFound, InvalidArguments."""
+        nothing in it. With `start` the event is really delivered, unless the trigger is disabled. Raises
+        TriggerNotFound, InvalidArguments."""
         row = await self._row(trigger_id)
         trigger = trigger_of(row)
         event = await self._sample(trigger, payload, type)
-        known: dict[str, Any] = {"trigger_id": trigger_id, "event": event.data()}
-        rules = check_rules(trigger.inputs or None, trigger.filter)
-        try:
-            if not rules.wants(event):
-                known |= {"starts": False, "reason": "its filter is not true of the event"}
-            elif trigger.handler is None:
-                assert trigger.flow_id is not None  # noqa: S101 - a trigger has one of them
-                takes_event = rules.inputs is None and await self._takes_event(trigger.flow_id)
-                known |= {
-                    "starts": True,
-                    "inputs": {"event": event.data()} if takes_event else rules.inputs_for(event),
-                }
-            else:
-                known |= {"starts": True, "reason": f"the handler {trigger.handler} decides"}
-        except ExpressionError as error:
-            known |= {"starts": False, "error": error_view({"code": "expression_failed", "message": error.message})}
-        except FlowError as error:
-            known |= {"starts": False, "error": error_view(error.as_dict())}
-        if start:
-            known["delivery"] = await self.deliver(trigger, event)
+        known = {"trigger_id": trigger_id, "event": event.data(), **await foretell(trigger, event, self._takes_event)}
+        if start and trigger.enabled:
+            known["delivery"] = await self.deliver(trigger, event, actor)
         return TriggerTest(**known)
 
     # Delivering
@@ -290,20 +271,25 @@ class Triggers:
         """Answer the request to a hook: the sender is verified, and the event journaled before it is answered."""
         return await self._reception.receive(trigger_id, request)
 
-    async def deliver(self, trigger: Trigger, event: TriggerEvent) -> DeliveryView | None:
-        """Record an event for a trigger: journaled when this returns; None where it was delivered before. Raises
-        TriggerNotFound, TooManyDeliveries, InvalidArguments where its payload is not JSON data."""
-        accepted = await self._reception.accept(trigger, event)
+    async def deliver(self, trigger: Trigger, event: TriggerEvent, actor: Actor | None = None) -> DeliveryView | None:
+        """Record an event for a trigger: journaled when this returns, with who delivers it where that is not its
+        sender; None where it was delivered before. Raises TriggerNotFound, TooManyDeliveries, InvalidArguments where
+        its payload is not JSON data."""
+        accepted = await self._reception.accept(trigger, event, actor)
         return await self.delivery(accepted.delivery_id) if accepted.is_new else None
 
     async def deliveries(
         self, trigger_id: str | None = None, *, state: str | None = None, limit: int = 20, page: str | None = None
     ) -> DeliveryPage:
         """Newest first, without payloads. Raises InvalidArguments, TriggerNotFound."""
-        check_list(state, _STATES, limit)
+        check_list(None, (), limit)
+        if state is not None:
+            checked_choice("state", state, tuple(DeliveryState))
         name = list_name(self._store.identity, "deliveries", trigger_id, state)
         asked = {"before": place_of_page(name, page), "trigger_id": trigger_id, "state": state, "limit": limit + 1}
         query = "list_deliveries" if trigger_id is None else "list_deliveries_of"
+        if state == DeliveryState.FAILED:
+            query = "list_failed_deliveries"
         rows = await self._store.rows(SQL[query], asked)
         if not rows and trigger_id is not None:
             await self._row(trigger_id)  # whether it is there
@@ -339,9 +325,12 @@ class Triggers:
             f"There is no trigger {trigger_id[:128]!r}.{hint}", next="Call list_triggers() to see the triggers."
         )
 
-    async def _waiting(self, trigger_ids: Sequence[str]) -> dict[str, int]:
-        rows = await self._store.rows(SQL["waiting_deliveries"], (json.dumps(tuple(trigger_ids)),))
-        return {row[0]: row[1] for row in rows}
+    async def _views(self, rows: Sequence[sqlite3.Row]) -> Sequence[TriggerView]:
+        trigger_ids = json.dumps([row["trigger_id"] for row in rows])
+        waiting = dict(map(tuple, await self._store.rows(SQL["waiting_deliveries"], (trigger_ids,))))
+        needed = any(row["handler"] is not None for row in rows)
+        handled = {row[0] for row in await self._store.rows(SQL["handled"])} if needed else set()
+        return [TriggerView(**trigger_fields(row, waiting.get(row["trigger_id"], 0), handled)) for row in rows]
 
     async def _takes_event(self, flow_id: str) -> bool:
         """Whether the flow declares an input `event`. Raises FlowNotFound."""
@@ -352,6 +341,18 @@ class Triggers:
     async def _inputs_of(self, flow_id: str) -> object:
         """The JSON Schema of the flow's inputs, or None. Raises FlowNotFound."""
         return (await self._flows.saved(flow_id, None)).plan.definition.inputs
+
+    async def _doubts(
+        self, flow_id: str | None, inputs: Mapping[str, Any] | None, config: TriggerConfig
+    ) -> Sequence[Issue]:
+        """What is probably not meant so."""
+        doubts: list[Issue] = []
+        if isinstance(config, FlowConfig):
+            doubts += unknown_flows(config.flow_ids, [str(row[0]) for row in await self._store.rows(SQL["flow_ids"])])
+        if flow_id is not None:
+            schema = await self._inputs_of(flow_id)
+            doubts += [*undeclared_inputs(inputs, schema), *missing_inputs(inputs, schema)]
+        return doubts
 
     async def _sample(self, trigger: Trigger, payload: object, type: str | None) -> TriggerEvent:
         now = self._clock.now()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import Field
@@ -24,6 +24,9 @@ class TriggerView(View):
     flow_id: str | None = Field(None, description="the flow that it starts")
     handler: str | None = Field(None, description="instead of a flow: the Python function that decides what to start")
     inputs: dict[str, Any] | None = Field(None, description="templates over event; absent: see create_trigger")
+    handled: bool | None = Field(
+        None, description="of a handler: whether a program that runs has it; until one does, nothing fires or starts"
+    )
     filter: str | None = Field(None, description="CEL over event; nothing starts where it is false")
     enabled: bool
     url: str | None = Field(None, description="of a hook: where its sender posts to, below the server's address")
@@ -111,8 +114,8 @@ def trigger_of(row: sqlite3.Row) -> Trigger:
     )
 
 
-def trigger_fields(row: sqlite3.Row, waiting: int) -> dict[str, Any]:
-    """The fields of a trigger's view."""
+def trigger_fields(row: sqlite3.Row, waiting: int, handled: Collection[str]) -> dict[str, Any]:
+    """The fields of a trigger's view; `handled` are the handlers that programs have which run."""
     return {
         "trigger_id": row["trigger_id"],
         "name": row["name"],
@@ -120,6 +123,7 @@ def trigger_fields(row: sqlite3.Row, waiting: int) -> dict[str, Any]:
         "config": json.loads(row["config"]),
         "flow_id": row["flow_id"],
         "handler": row["handler"],
+        "handled": None if row["handler"] is None else row["handler"] in handled,
         "inputs": json.loads(row["inputs"]) if row["inputs"] else None,
         "filter": row["filter"],
         "enabled": bool(row["enabled"]),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from ..clock import Clock
 from ..errors import FlowError, TriggerNotFound
 from ..live.bell import Bell
+from ..live.turns import RETRY_S, take_turns
 from ..live.watching import Change, Watchers
 from ..store import Store
 from ..store.sql import SQL
@@ -20,7 +21,6 @@ from .views import DeliveryView, trigger_of
 
 logger = logging.getLogger(__name__)
 
-RETRY_S = 2.0  # after the database could not be read, or took no more
 _CHANGES = frozenset({"trigger.created", "trigger.updated", "trigger.deleted"})
 
 
@@ -47,29 +47,21 @@ class FileWatches:
 
     async def run(self) -> None:
         """Watch what triggers ask for, until cancelled."""
-        stop = self._watchers.subscribe(self._heard)
-        try:
-            async with asyncio.TaskGroup() as group:
-                while True:
-                    seconds = None
-                    try:
-                        self._follow(await self._store.rows(SQL["file_triggers"]), group)
-                    except FlowError as error:
-                        logger.warning("the files to watch could not be read and will be looked for again: %s", error)
-                        seconds = RETRY_S
-                    except Exception:  # a defect must not end what works
-                        logger.exception("the files to watch could not be read and will be looked for again")
-                        seconds = RETRY_S
-                    await self._bell.wait(seconds)
-        finally:
-            stop()
+        async with asyncio.TaskGroup() as group:
+            await take_turns(
+                partial(self._follow, group),
+                bell=self._bell,
+                watchers=self._watchers,
+                heard=self._heard,
+                failure="the files to watch could not be looked for",
+            )
 
     def _heard(self, change: Change) -> None:
         if not _CHANGES.isdisjoint(change.types):
             self._bell.ring()
 
-    def _follow(self, rows: Sequence[sqlite3.Row], group: asyncio.TaskGroup) -> None:
-        wanted = {row["trigger_id"]: row for row in rows}
+    async def _follow(self, group: asyncio.TaskGroup) -> None:
+        wanted = {row["trigger_id"]: row for row in await self._store.rows(SQL["file_triggers"])}
         for trigger_id, (since, task) in list(self._watches.items()):
             if trigger_id not in wanted or wanted[trigger_id]["updated_at"] != since:
                 task.cancel()

@@ -47,7 +47,9 @@ class TaskView(View):
     ended_at: str | None = None
     duration_s: float | None = None
     next_attempt_at: str | None = Field(None, description="when a retrying or waiting task moves on")
-    reason: str | None = Field(None, description="why it was skipped or cancelled, or what keeps it from starting")
+    reason: str | None = Field(
+        None, description="why it was skipped or cancelled, what holds it up, or how many items failed"
+    )
     error: RunError | None = None
     items: dict[str, int] | None = Field(None, description="of a for_each: items by state")
     child_run_id: str | None = Field(None, description="the run of a sub-flow")

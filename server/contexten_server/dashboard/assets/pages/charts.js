@@ -8,7 +8,7 @@ import { button, card, empty, figure, h, pageHead, replace, select } from "../ui
 import { latest } from "../ui/reading.js";
 import { table } from "../ui/tables.js";
 
-const REFRESH_MS = 4000;
+const REFRESH_MS = 10_000; // it reads all tasks, and days of history
 const SPANS = [
   ["7", "7 days"],
   ["30", "30 days"],

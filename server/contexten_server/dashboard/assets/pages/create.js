@@ -217,6 +217,7 @@ export function open({ app, api, go, query, signal }) {
       try {
         const flow = await api.flow(flow_id);
         await write(flow.definition);
+        if (query.get("at")) select(query.get("at"));
       } catch (error) {
         replace(told, problem(error));
       }

@@ -11,12 +11,14 @@ import {
   facts,
   h,
   icon,
+  nothingThere,
   pageHead,
   problem,
   replace,
+  say,
   select,
 } from "../ui/elements.js";
-import { latest } from "../ui/reading.js";
+import { latest, refill } from "../ui/reading.js";
 import { table } from "../ui/tables.js";
 import { ago, lasting } from "../ui/times.js";
 import { runFlow } from "../ui/run_form.js";
@@ -25,59 +27,75 @@ const REFRESH_MS = 700;
 
 export function open({ app, api, live, go, id, query, signal }) {
   const page = h("div", { class: "page" });
+  const head = h("div", {});
+  const about = h("div", {});
+  const count = h("span", {});
   const runs = h("div", { class: "stack" });
   const plan = h("div", { class: "stack" });
   const definition = h("div", {});
+  const content = [
+    head,
+    about,
+    h("div", { class: "columns" }, card("Latest runs", runs), card("What a run will do", plan)),
+    card("Definition", definition),
+  ];
 
   const load = latest(page, {
     ask: () => api.flow(id, query.get("version")),
     show,
-    refuse: (error) => replace(page, pageHead(id, { crumbs: [["Flows", "#/flows"]] }), problem(error)),
+    refuse: (error) =>
+      error.code === "flow_not_found" && !query.get("version")
+        ? replace(page, nothingThere("flow", id, "flows", error.message))
+        : replace(page, pageHead(id, { crumbs: [["Flows", "#/flows"]] }), problem(error)),
     signal,
   });
-  const loadRuns = latest(runs, { ask: () => api.runs({ flow_id: id, limit: 8 }), show: showRuns, signal });
-  const loadPlan = latest(plan, { ask: () => api.flowExplanation(id), show: showPlan, signal });
+  const loadRuns = latest(runs, {
+    ask: () => api.runs({ flow_id: id, limit: 8 }),
+    show: ({ runs: found }) => refill(runs, found, () => listed(found)),
+    signal,
+  });
+  const loadPlan = latest(plan, {
+    ask: () => api.flowExplanation(id),
+    show: (told) => refill(plan, told, () => foretold(told)),
+    signal,
+  });
 
   function show(flow) {
-    document.title = `${flow.name} · Contexten Flow`;
-    const actions = app.isReadOnly
-      ? []
-      : [
-          h(
-            "a",
-            { class: "button", href: `#/create?flow=${encodeURIComponent(id)}` },
-            icon("edit"),
-            h("span", {}, "Edit"),
-          ),
-          h(
-            "a",
-            { class: "button", href: `#/triggers?create=${encodeURIComponent(id)}` },
-            icon("triggers"),
-            h("span", {}, "Add a trigger"),
-          ),
-          button("Run", () => runFlow({ api, go, flow_id: id }).catch(failed), { kind: "primary", symbol: "play" }),
-        ];
-    replace(
-      page,
-      pageHead(flow.name, { lead: flow.description, crumbs: [["Flows", "#/flows"]], actions }),
+    const { flow_id, name, description, version, state, updated_at, tags } = flow;
+    document.title = `${name} · Contexten Flow`;
+    if (head.parentNode !== page) replace(page, content);
+    refill(head, [name, description], () =>
+      pageHead(name, { lead: description, crumbs: [["Flows", "#/flows"]], actions: app.isReadOnly ? [] : actions() }),
+    );
+    say(count, plural(flow.runs, "run"));
+    refill(about, [version, state, updated_at, tags], () =>
       facts([
-        ["Flow id", copyable(flow.flow_id, "flow id")],
-        ["State", badge(flow.state)],
+        ["Flow id", copyable(flow_id, "flow id")],
+        ["State", badge(state)],
         ["Version", versions(flow)],
-        ["Changed", ago(flow.updated_at)],
-        ["Runs", plural(flow.runs, "run")],
+        ["Changed", ago(updated_at)],
+        ["Runs", count],
         [
           "Tags",
-          flow.tags?.length
-            ? flow.tags.map((tag) => h("a", { class: "tag", href: `#/runs?tag=${encodeURIComponent(tag)}` }, tag))
+          tags?.length
+            ? tags.map((tag) => h("a", { class: "tag", href: `#/runs?tag=${encodeURIComponent(tag)}` }, tag))
             : null,
         ],
       ]),
-      h("div", { class: "columns" }, card("Latest runs", runs), card("What a run will do", plan)),
-      card("Definition", definition),
     );
-    replace(definition, code(flow.definition ?? {}, "The flow's definition"));
+    refill(definition, flow.definition ?? {}, () => code(flow.definition ?? {}, "The flow's definition"));
   }
+
+  const actions = () => [
+    h("a", { class: "button", href: `#/create?flow=${encodeURIComponent(id)}` }, icon("edit"), h("span", {}, "Edit")),
+    h(
+      "a",
+      { class: "button", href: `#/triggers?create=${encodeURIComponent(id)}` },
+      icon("triggers"),
+      h("span", {}, "Add a trigger"),
+    ),
+    button("Run", () => runFlow({ api, go, flow_id: id }).catch(failed), { kind: "primary", symbol: "play" }),
+  ];
 
   function versions({ version }) {
     if (!version || (version === 1 && !query.get("version"))) return `${version}`;
@@ -90,11 +108,10 @@ export function open({ app, api, live, go, id, query, signal }) {
     return choice;
   }
 
-  function showRuns({ runs: found }) {
-    replace(
-      runs,
-      found.length
-        ? table(
+  const listed = (found) =>
+    found.length
+      ? [
+          table(
             "Latest runs of this flow",
             [
               ["State", "state", (run) => badge(run.state)],
@@ -112,18 +129,13 @@ export function open({ app, api, live, go, id, query, signal }) {
               ["Duration", "lasts", (run) => lasting(h("span", {}), run)],
             ],
             found,
-          )
-        : h("p", { class: "muted" }, "It never ran."),
-      found.length
-        ? h("p", {}, h("a", { href: `#/runs?flow_id=${encodeURIComponent(id)}` }, "All runs of this flow"))
-        : null,
-    );
-  }
+          ),
+          h("p", {}, h("a", { href: `#/runs?flow_id=${encodeURIComponent(id)}` }, "All runs of this flow")),
+        ]
+      : h("p", { class: "muted" }, "It never ran.");
 
-  function showPlan(told) {
-    const { plan: shape, estimate } = told;
-    replace(
-      plan,
+  function foretold({ plan: shape, estimate, ...told }) {
+    return [
       h("p", {}, told.summary),
       facts([
         ["Tasks", shape && `${plural(shape.tasks, "task")} in ${plural(shape.stages, "stage")}`],
@@ -136,10 +148,14 @@ export function open({ app, api, live, go, id, query, signal }) {
         ["Critical path", told.critical_path?.join(" → ")],
         ["Touches", told.side_effects?.join(", ")],
       ]),
-    );
+    ];
   }
 
-  live.follow(loadRuns, REFRESH_MS, signal, (change) => change.flow_id === id);
+  const isHere = (change) => change.flow_id === id;
+  const isChanged = (change) => isHere(change) && change.types.some((type) => type.startsWith("flow."));
+  live.follow(load, REFRESH_MS, signal, (change) => isChanged(change) || (isHere(change) && change.state !== null));
+  live.follow(loadRuns, REFRESH_MS, signal, isHere);
+  live.follow(loadPlan, REFRESH_MS, signal, isChanged);
   for (const read of [load, loadRuns, loadPlan]) read();
   return { element: page, title: id };
 }

@@ -85,7 +85,7 @@ export function open({ app, api, live, signal }) {
           "State",
           "",
           (one) =>
-            one.disabled ? h("span", { title: one.disabled }, badge("failed", "Off")) : badge("completed", "On"),
+            one.enabled ? badge("completed", "On") : h("span", { title: one.disabled }, badge("failed", "Off")),
         ],
         ["Waiting", "numeric", (one) => number(one.pending)],
         ["Given up", "numeric", (one) => number(one.dead)],
@@ -96,6 +96,7 @@ export function open({ app, api, live, signal }) {
             app.isReadOnly
               ? null
               : [
+                  button(one.enabled ? "Switch off" : "Switch on", () => toggle(one), { kind: "small" }),
                   button("Test", () => test(one), { kind: "small" }),
                   iconButton("trash", `Delete ${one.name}`, () => remove(one)),
                 ],
@@ -241,6 +242,15 @@ export function open({ app, api, live, signal }) {
           message: "The receiver did not take the message.",
           next: answer.error ?? `It answered ${answer.status}.`,
         });
+    } catch (error) {
+      failed(error);
+    }
+  }
+
+  async function toggle(one) {
+    try {
+      await api.updateNotification(one.notification_id, { enabled: !one.enabled });
+      await load();
     } catch (error) {
       failed(error);
     }

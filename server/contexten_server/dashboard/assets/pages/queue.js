@@ -16,7 +16,11 @@ const STRATEGIES = [
   ["deadline_aware", "Deadlines"],
 ];
 const NAMES = Object.fromEntries(STRATEGIES);
+const INTERNAL = new RegExp(`\\b(?:${Object.keys(NAMES).join("|")})\\b`, "g");
 const PRIORITIES = ["critical", "high", "normal", "low", "background"];
+
+/** A text of the server's with the names of strategies as this page has them. */
+const worded = (text) => text.replace(INTERNAL, (name) => `“${NAMES[name]}”`);
 
 export function open({ app, api, live, signal }) {
   const queue = h("div", {});
@@ -112,10 +116,11 @@ export function open({ app, api, live, signal }) {
   const slots = h("input", { type: "number", min: "1", max: "100000", placeholder: "as now" });
   const loadForecast = latest(forecast, {
     ask: () => api.forecast(slots.value || null),
-    show: (told) => replace(forecast, h("p", {}, told.reason), told.strategies?.length ? whatIf(told) : null),
+    show: (told) => replace(forecast, h("p", {}, worded(told.reason)), told.strategies?.length ? whatIf(told) : null),
     signal,
   });
   function compare() {
+    if (!slots.reportValidity()) return undefined;
     replace(forecast, h("p", { class: "muted", role: "status" }, "Replaying …"));
     return loadForecast();
   }
@@ -161,7 +166,7 @@ export function open({ app, api, live, signal }) {
     const asked = () => ({ strategy: strategy.value, max_concurrent_flows: Number(limit.value) });
     const preview = async () => {
       try {
-        replace(effect, (await api.setStrategy({ ...asked(), dry_run: true })).effect);
+        replace(effect, worded((await api.setStrategy({ ...asked(), dry_run: true })).effect));
       } catch (error) {
         replace(effect, error.message);
       }
@@ -174,7 +179,7 @@ export function open({ app, api, live, signal }) {
         label: "Set",
         submit: async () => {
           const changed = await api.setStrategy(asked());
-          done(changed.effect);
+          done(worded(changed.effect));
           await load();
         },
       },

@@ -2,10 +2,14 @@
 
 import { createRunView } from "../run/runview.js";
 import { failed } from "../ui/dialogs.js";
-import { empty, h, pageHead, replace } from "../ui/elements.js";
+import { h, nothingThere, replace } from "../ui/elements.js";
+import { remedies } from "../ui/remedies.js";
 import { runAgain } from "../ui/run_form.js";
 
-export function open({ app, api, live, go, id, signal }) {
+const GONE =
+  "No run has this id. It may have been mistyped, or the run was pruned: ended runs are kept for a time only.";
+
+export function open({ app, api, live, go, id, query, signal }) {
   const crumbs = h("nav", { class: "crumbs", "aria-label": "Breadcrumb" }, h("a", { href: "#/runs" }, "Runs"));
   const page = h("div", { class: "page" });
   let isCrumbed = false;
@@ -39,19 +43,11 @@ export function open({ app, api, live, go, id, signal }) {
       isCrumbed = true;
       crumbs.append(h("a", { href: `#/flows/${encodeURIComponent(run.flow_id)}` }, run.flow_id));
     },
-    onGone: () => {
-      document.title = "Not found · Contexten Flow";
-      replace(
-        page,
-        pageHead("There is no such run", { crumbs: [["Runs", "#/runs"]] }),
-        empty(
-          id,
-          "No run has this id. It may have been mistyped, or the run was pruned: ended runs are kept for a time only.",
-          h("a", { class: "button", href: "#/runs" }, "See all runs"),
-        ),
-      );
-    },
+    onGone: () => replace(page, nothingThere("run", id, "runs", GONE)),
     ways,
+    remedies: (calls, view, run) => remedies(calls, view, { canAct: !app.isReadOnly && !run.parent_run_id }),
+    place: { tab: query.get("tab"), task: query.get("task") },
+    onPlace: (place) => signal.aborted || go(`runs/${encodeURIComponent(id)}`, place, { replace: true }),
     onNewRun: (result) => go(`runs/${encodeURIComponent(result.run_id)}`),
   });
   signal.addEventListener("abort", () => view.destroy(), { once: true });

@@ -259,8 +259,8 @@ export function open({ app, api, live, go, query, signal }) {
   }, signal);
 
   async function count() {
-    const by = await api.metrics().then(
-      (metrics) => metrics.flows.runs_by_state,
+    const by = await api.overview().then(
+      (overview) => overview.runs,
       () => null,
     );
     if (by === null) return;

@@ -11,12 +11,13 @@ import {
   facts,
   field,
   h,
+  nothingThere,
   pageHead,
   problem,
   replace,
   select,
 } from "../ui/elements.js";
-import { latest } from "../ui/reading.js";
+import { latest, refill } from "../ui/reading.js";
 import { table } from "../ui/tables.js";
 import { ago, at } from "../ui/times.js";
 import { kindLabel } from "../ui/trigger_form.js";
@@ -34,76 +35,95 @@ const WORDS = Object.fromEntries(STATES);
 
 export function open({ app, api, live, go, id, signal }) {
   const page = h("div", { class: "page" });
+  const head = h("div", {});
+  const about = h("div", {});
   const deliveries = h("div", {});
   const more = h("div", { class: "pager" });
   const state = select(STATES, "", { "aria-label": "State of the deliveries", class: "short" });
+  const parts = [part("Config", "config"), part("Filter", "filter"), part("Inputs", "inputs")];
+  const content = [
+    head,
+    about,
+    card(["Deliveries", state], deliveries, more),
+    h(
+      "div",
+      { class: "columns" },
+      parts.map((one) => one.element),
+    ),
+  ];
   let shown = 25;
   state.addEventListener("change", () => loadDeliveries());
 
   const load = latest(page, {
     ask: () => api.trigger(id),
     show,
-    refuse: (error) => replace(page, pageHead(id, { crumbs: [["Triggers", "#/triggers"]] }), problem(error)),
+    refuse: (error) =>
+      error.code === "trigger_not_found"
+        ? replace(page, nothingThere("trigger", id, "triggers", `${error.message} It may have been deleted.`))
+        : replace(page, pageHead(id, { crumbs: [["Triggers", "#/triggers"]] }), problem(error)),
     signal,
   });
   const loadDeliveries = latest(deliveries, {
     ask: () => api.deliveries({ trigger_id: id, state: state.value, limit: shown }),
-    show: showDeliveries,
+    show: (told) => refill(deliveries, told, () => listed(told)),
     signal,
   });
 
-  function show(trigger) {
-    document.title = `${trigger.name} · Contexten Flow`;
-    const actions = app.isReadOnly
-      ? []
-      : [
-          button("Delete", () => remove(trigger), { symbol: "trash" }),
-          button(trigger.enabled ? "Switch off" : "Switch on", () => toggle(trigger)),
-          button("Test", () => test(trigger), { kind: "primary", symbol: "play" }),
-        ];
-    replace(
-      page,
-      pageHead(trigger.name, { crumbs: [["Triggers", "#/triggers"]], actions }),
-      facts([
-        ["State", trigger.enabled ? badge("completed", "On") : badge("cancelled", "Off")],
-        ["Kind", kindLabel(trigger.kind)],
-        [
-          "Starts",
-          trigger.flow_id
-            ? h("a", { href: `#/flows/${encodeURIComponent(trigger.flow_id)}` }, trigger.flow_id)
-            : trigger.handler,
-        ],
-        ["Next", trigger.next_at ? [at(trigger.next_at), " (", ago(trigger.next_at), ")"] : null],
-        ["Waiting deliveries", trigger.waiting || null],
-        ["Its sender posts to", trigger.url ? copyable(`${new URL(`.${trigger.url}`, document.baseURI)}`, "address") : null],
-        ["Trigger id", copyable(trigger.trigger_id, "trigger id")],
-      ]),
-      card(["Deliveries", state], deliveries, more),
-      h(
-        "div",
-        { class: "columns" },
-        card("Config", code(trigger.config, "Config")),
-        trigger.filter ? card("Filter", code(trigger.filter, "Filter")) : null,
-        trigger.inputs ? card("Inputs", code(trigger.inputs, "Inputs")) : null,
-      ),
-    );
+  /** One of the texts that a trigger is told, which is shown where there is one. */
+  function part(title, name) {
+    const text = h("div", {});
+    const element = card(title, text);
+    const update = (trigger) => {
+      element.hidden = !trigger[name];
+      refill(text, trigger[name], () => code(trigger[name] ?? "", title));
+    };
+    return { element, update };
   }
 
-  function showDeliveries({ deliveries: found, next_page }) {
-    replace(
-      deliveries,
-      found.length
-        ? rows(found)
-        : empty(
-            "Nothing was delivered",
-            state.value ? "No delivery is in this state." : "Test the trigger to see what it would do about an event.",
-          ),
+  function show(trigger) {
+    const { name, enabled } = trigger;
+    document.title = `${name} · Contexten Flow`;
+    if (head.parentNode !== page) replace(page, content);
+    refill(head, [name, enabled], () =>
+      pageHead(name, { crumbs: [["Triggers", "#/triggers"]], actions: app.isReadOnly ? [] : actions(trigger) }),
     );
+    refill(about, trigger, () => told(trigger));
+    for (const one of parts) one.update(trigger);
+  }
+
+  const actions = (trigger) => [
+    button("Delete", () => remove(trigger), { symbol: "trash" }),
+    button(trigger.enabled ? "Switch off" : "Switch on", () => toggle(trigger)),
+    button("Test", () => test(trigger), { kind: "primary", symbol: "play" }),
+  ];
+
+  const told = (trigger) =>
+    facts([
+      ["State", trigger.enabled ? badge("completed", "On") : badge("cancelled", "Off")],
+      ["Kind", kindLabel(trigger.kind)],
+      [
+        "Starts",
+        trigger.flow_id
+          ? h("a", { href: `#/flows/${encodeURIComponent(trigger.flow_id)}` }, trigger.flow_id)
+          : trigger.handler,
+      ],
+      ["Next", trigger.next_at ? [at(trigger.next_at), " (", ago(trigger.next_at), ")"] : null],
+      ["Waiting deliveries", trigger.waiting || null],
+      ["Its sender posts to", trigger.url ? copyable(`${new URL(`.${trigger.url}`, document.baseURI)}`, "address") : null],
+      ["Trigger id", copyable(trigger.trigger_id, "trigger id")],
+    ]);
+
+  function listed({ deliveries: found, next_page }) {
     replace(
       more,
       next_page && shown < 200
         ? button("Show more", () => ((shown = Math.min(200, shown * 4)), loadDeliveries()))
         : null,
+    );
+    if (found.length) return rows(found);
+    return empty(
+      "Nothing was delivered",
+      state.value ? "No delivery is in this state." : "Test the trigger to see what it would do about an event.",
     );
   }
 
@@ -134,8 +154,8 @@ export function open({ app, api, live, go, id, signal }) {
           "",
           "row-actions",
           (delivery) =>
-            !app.isReadOnly && ["failed", "filtered"].includes(delivery.state)
-              ? button("Redeliver", () => again(delivery), { kind: "small" })
+            !app.isReadOnly && AGAIN[delivery.state]
+              ? button("Redeliver", () => AGAIN[delivery.state](delivery), { kind: "small" })
               : null,
         ],
       ],
@@ -144,12 +164,27 @@ export function open({ app, api, live, go, id, signal }) {
 
   async function again(delivery) {
     try {
-      await api.redeliver(delivery.delivery_id);
-      done("It is looked at again.");
-      await loadDeliveries();
+      await redeliver(delivery);
     } catch (error) {
       failed(error);
     }
+  }
+
+  const another = ({ run_id, ...delivery }) =>
+    confirm(
+      "Deliver it again?",
+      `It started ${run_id ?? "a run"}. Delivered again, it starts another run, by the trigger as it is now.`,
+      "Start another run",
+      () => redeliver(delivery),
+    );
+
+  /** What is done again, by the state of the delivery; one that waits is looked at anyway. */
+  const AGAIN = { failed: again, filtered: again, started: another };
+
+  async function redeliver({ delivery_id }) {
+    await api.redeliver(delivery_id);
+    done("It is looked at again.");
+    await loadDeliveries();
   }
 
   async function toggle(trigger) {
@@ -220,6 +255,7 @@ export function open({ app, api, live, go, id, signal }) {
   }
 
   live.follow(loadDeliveries, REFRESH_MS, signal);
+  live.follow(load, REFRESH_MS, signal, ({ types }) => types.some((type) => type.startsWith("trigger.")));
   load();
   loadDeliveries();
   return { element: page, title: id };

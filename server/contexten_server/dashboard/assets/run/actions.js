@@ -34,10 +34,10 @@ export function actionsFor(run, state) {
 /** A button's word for an action. */
 export const WORDS = { cancel: "Cancel", pause: "Pause", resume: "Resume", retry: "Retry", rerun_from: "Run again from here" };
 
-/** A place for questions: `ask(action, task)` answers `{reason}`, or null where the person thought better of it. */
+/** A place for questions: `ask(action, {task, version})` answers `{reason}`, or null where the person thought better of it. */
 export function createQuestions() {
   const element = h("dialog", { class: "cf-dialog", "aria-labelledby": "cf-dialog-title" });
-  const ask = (action, task) => {
+  const ask = (action, { task, version }) => {
     const asked = ASKED[action];
     if (!asked) return Promise.resolve({});
     const reason = h("input", { class: "cf-field", maxlength: "1000", placeholder: "Why? (kept in the run's record)", "aria-label": "Reason" });
@@ -59,6 +59,7 @@ export function createQuestions() {
         },
         h("h2", { id: "cf-dialog-title" }, asked.title),
         task ? h("p", {}, h("code", {}, task)) : null,
+        version ? h("p", {}, `With version ${version} of the flow.`) : null,
         h("p", {}, asked.text),
         reason,
         h(

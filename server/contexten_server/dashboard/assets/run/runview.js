@@ -3,6 +3,7 @@
 import { WORDS, actionsFor, createQuestions } from "./actions.js";
 import { Dag } from "./dag.js";
 import { download, h, replace, say } from "./dom.js";
+import { asCalls, createFailure } from "./failure.js";
 import { clockTime, duration, fullTime, isActive, isEnded, plural, relativeTime, stateLabel, stateMark } from "./format.js";
 import { createEvents, createLogs } from "./logs.js";
 import { Panel, facts } from "./panel.js";
@@ -27,10 +28,12 @@ const TICK_MS = 1000; // while the run is under way, so that times grow
  * `canAct` shows the actions, `onError(error)` hears of one that was refused (without it the view tells), `onRun(run)` of
  * each state that was read, `onGone(error)` that there is no such run (any more), `onNewRun(result)` of a retry or rerun,
  * `keep(name, text)` keeps a value as a file (null: not here). `ways(run)` are ways on from an ended run, as [word, an
- * address or what to call, whether it is the main one].
+ * address or what to call, whether it is the main one]. `remedies(calls, view, run)` tells what may mend a failed run, a
+ * list of children for each way; without it these are the calls themselves. `place` is what to begin with, {tab, task},
+ * and `onPlace(place)` hears of another one: null stands for the first tab, and for no task.
  */
-export function createRunView(source, { canAct = true, onError = null, onRun = () => {}, onGone = null, onNewRun = null, keep = download, ways = () => [] } = {}) {
-  const view = new RunView(source, { canAct, onError, onRun, onGone, onNewRun, keep, ways });
+export function createRunView(source, { canAct = true, onError = null, onRun = () => {}, onGone = null, onNewRun = null, keep = download, ways = () => [], remedies = asCalls, place = {}, onPlace = () => {} } = {}) {
+  const view = new RunView(source, { canAct, onError, onRun, onGone, onNewRun, keep, ways, remedies, place, onPlace });
   return { element: view.element, refresh: () => view.refresh(), destroy: () => view.destroy(), select: (task) => view.select(task) };
 }
 
@@ -51,6 +54,7 @@ class RunView {
     this.options = options;
     this.record = new RunRecord();
     this.stop = new AbortController();
+    this.chosen = options.place.task ?? null; // shown when it is known
     this.questions = createQuestions();
     const select = (task) => this.select(task);
     this.parts = {
@@ -66,7 +70,7 @@ class RunView {
         this.parts.logs.show(task);
         this.show("logs");
       },
-      rerun: options.canAct ? (task) => this.act("rerun_from", task) : null,
+      rerun: options.canAct ? (task) => this.act("rerun_from", { task }) : null,
       output: (task) => source.output(task),
       keep: options.keep,
     });
@@ -94,17 +98,37 @@ class RunView {
   /** Choose a task; null: none. */
   select(task) {
     const from = this.chosen;
-    this.chosen = task;
-    this.parts.graph.choose(task);
-    this.parts.timeline.choose(task);
-    this.panel.show(task);
-    this.element.dataset.panel = String(task !== null);
+    this.#choose(task);
+    this.#tellPlace();
     if (task !== null) this.panel.element.focus({ preventScroll: true });
     else if (from) this.body.querySelector(`[data-task="${CSS.escape(from)}"]`)?.focus({ preventScroll: true });
   }
 
   /** Show one of the tabs. */
   show(name) {
+    this.#turnTo(name);
+    this.#tellPlace();
+  }
+
+  /** Show what happened to one task. */
+  showEvents(task) {
+    this.parts.events.show(task);
+    this.show("events");
+  }
+
+  #choose(task) {
+    this.chosen = task;
+    this.parts.graph.choose(task);
+    this.parts.timeline.choose(task);
+    this.panel.show(task);
+    this.element.dataset.panel = String(task !== null);
+  }
+
+  #tellPlace() {
+    this.options.onPlace({ tab: this.shown === TABS[0][0] ? null : this.shown, task: this.chosen });
+  }
+
+  #turnTo(name) {
     this.shown = name;
     for (const [other] of TABS) {
       this.tabs[other].setAttribute("aria-selected", String(other === name));
@@ -116,11 +140,11 @@ class RunView {
   }
 
   /** Do something to the run, having asked the person where it cannot be taken back. */
-  async act(action, task) {
-    const answer = await this.questions.ask(action, task);
+  async act(action, options = {}) {
+    const answer = await this.questions.ask(action, options);
     if (answer === null) return;
     try {
-      const result = await this.source.act(action, { ...(task ? { task } : {}), ...answer });
+      const result = await this.source.act(action, { ...options, ...answer });
       if (result?.run_id && result.run_id !== this.record.run.run_id) this.options.onNewRun?.(result);
     } catch (error) {
       if (this.options.onError) this.options.onError(error);
@@ -155,7 +179,9 @@ class RunView {
       this.questions.element,
       h("p", { class: "cf-loading", role: "status" }, "Loading…"),
     );
-    this.show("graph");
+    const { tab, task } = this.options.place;
+    this.#turnTo(TABS.some(([name]) => name === tab) ? tab : TABS[0][0]);
+    if (task && ["logs", "events"].includes(this.shown)) this.parts[this.shown].show(task);
   }
 
   async #read() {
@@ -204,10 +230,18 @@ class RunView {
   }
 
   #take(run) {
+    const isFirst = this.record.run === null;
     this.record.take(run);
+    if (isFirst) this.#begin();
     this.element.setAttribute("aria-busy", "false");
     this.#update();
     this.options.onRun(run);
+  }
+
+  /** Show the task to begin with; an address may name one that is not there. */
+  #begin() {
+    this.#choose(this.record.tasks.has(this.chosen) ? this.chosen : null);
+    this.#tellPlace();
   }
 
   #tick() {
@@ -297,18 +331,12 @@ class RunView {
     const key = JSON.stringify([lines, run.error, this.explained]);
     if (this.noticesKey === key) return;
     this.noticesKey = key;
-    replace(this.notices, run.error ? this.#failure(run.error) : null, lines.length ? h("ul", { class: "cf-lines-plain" }, lines.map((line) => h("li", {}, line))) : null);
+    replace(this.notices, run.error ? this.#failure(run) : null, lines.length ? h("ul", { class: "cf-lines-plain" }, lines.map((line) => h("li", {}, line))) : null);
   }
 
-  #failure(error) {
-    const { summary, next } = this.explained;
-    return h(
-      "div",
-      { class: "cf-callout", dataset: { tone: "failed" } },
-      h("p", {}, h("strong", {}, error.task ? "Failed in " : "Failed: "), error.task ? h("button", { type: "button", class: "cf-link", onclick: () => this.select(error.task) }, error.task) : null, h("span", { class: "cf-chip" }, error.kind)),
-      h("p", { class: "cf-message" }, summary ?? error.message),
-      next?.length ? [h("p", { class: "cf-quiet" }, "What may mend it, the likeliest first:"), h("ol", { class: "cf-calls" }, next.map((call) => h("li", {}, h("code", {}, call))))] : null,
-    );
+  #failure(run) {
+    const { summary = run.error.message, next = [] } = this.explained;
+    return createFailure(run.error, summary, this.options.remedies(next, this, run), (task) => this.select(task));
   }
 
   /** Ask why a run that does not move does not, or why it failed and what to do. */

@@ -98,7 +98,20 @@ export function empty(title, text, ...actions) {
   );
 }
 
-/** An error with its issues and the next step. */
+/** The page of something that is not there: its kind as a word, the place of all of them, and why it may be gone. */
+export function nothingThere(kind, id, place, why) {
+  const all = [`See all ${place}`, `#/${place}`];
+  document.title = "Not found · Contexten Flow";
+  return [
+    pageHead(`There is no such ${kind}`, { crumbs: [[place[0].toUpperCase() + place.slice(1), all[1]]] }),
+    empty(id, why, h("a", { class: "button", href: all[1] }, all[0])),
+  ];
+}
+
+/** A next step that an agent takes, by a call of a tool. */
+const CALL = /\bcall\b|\b(?:control|create|delete|execute|explain|get|list|retry|set|test|update|wait_for)_[a-z]+/i;
+
+/** An error with its issues and the next step, where that is one for people. */
 export function problem(error, ...actions) {
   const issues = (error.issues ?? []).map((issue) =>
     h("li", {}, issue.path ? h("code", {}, issue.path) : null, " ", issue.message),
@@ -108,7 +121,7 @@ export function problem(error, ...actions) {
     { class: "problem", role: "alert" },
     h("strong", {}, error.message),
     issues.length ? h("ul", {}, issues) : null,
-    error.next ? h("p", {}, error.next) : null,
+    typeof error.next === "string" && !CALL.test(error.next) ? h("p", {}, error.next) : null,
     actions,
   );
 }

@@ -26,3 +26,20 @@ export function latest(place, { ask, show, signal, refuse = (error) => replace(p
     }
   };
 }
+
+const filled = new WeakMap();
+const STOPS = "a[href], button, select, input, [tabindex]";
+
+/**
+ * Put what `build()` gives into `place`, only where it is made of something else than what stands there: `what`, as JSON.
+ * Where a control there has the focus, the one that takes its place has it afterwards.
+ */
+export function refill(place, what, build) {
+  const key = JSON.stringify(what);
+  const last = filled.get(place);
+  if (last && last.key === key && last.content === place.firstChild) return;
+  const at = [...place.querySelectorAll(STOPS)].indexOf(document.activeElement);
+  replace(place, build());
+  filled.set(place, { key, content: place.firstChild });
+  if (at >= 0) (place.querySelectorAll(STOPS)[at] ?? place.querySelector(STOPS))?.focus({ preventScroll: true });
+}

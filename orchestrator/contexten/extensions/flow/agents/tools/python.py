@@ -1,4 +1,4 @@
-"""python: a function that the settings allow, called with keyword arguments."""
+"""python: a function that the settings allow, called with keyword or positional arguments."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class PythonParameters(ToolParameters):
         description="the function, as module:name; the settings must allow it",
         examples=["reports.totals:by_region"],
     )
-    arguments: dict[str, Json] = Field(
+    arguments: dict[str, Json] | list[Json] = Field(
         default_factory=dict,
-        description="keyword arguments. In a pipeline they default to the output before, where that is an object (of "
-        "http_client, its body)",
+        description="keyword arguments as an object, or positional ones as a list. In a pipeline they default to the "
+        "output before, where that is an object (of http_client, its body)",
     )
 
 
@@ -46,8 +46,8 @@ class Python(Tool[PythonParameters]):
 
     name = "python"
     description = (
-        "Calls a Python function that the settings allow, with keyword arguments. Output: what it returns, which must "
-        "be JSON data."
+        "Calls a Python function that the settings allow, with keyword or positional arguments. Output: what it "
+        "returns, which must be JSON data."
     )
     piped = frozenset({"arguments"})
     parameters = PythonParameters
@@ -73,7 +73,8 @@ class Python(Tool[PythonParameters]):
                 kind="invalid",
             )
         function = await self._in_thread(partial(_find, name))
-        call = partial(function, **_arguments(parameters, previous, function))
+        positional, named = _arguments(parameters, previous, function)
+        call = partial(function, *positional, **named)
         if inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(function):
             try:
                 output = await call()
@@ -112,7 +113,10 @@ def _find(name: str) -> Callable[..., Any]:
     return function
 
 
-def _arguments(parameters: PythonParameters, previous: Json | Absent, function: Callable[..., Any]) -> dict[str, Json]:
+def _arguments(
+    parameters: PythonParameters, previous: Json | Absent, function: Callable[..., Any]
+) -> tuple[list[Json], dict[str, Json]]:
+    """The positional and the keyword arguments. Raises AttemptError where the function does not take them."""
     arguments = parameters.arguments
     if "arguments" not in parameters.model_fields_set and not isinstance(previous, Absent):
         before = body_of(previous)
@@ -122,10 +126,11 @@ def _arguments(parameters: PythonParameters, previous: Json | Absent, function: 
                 kind="invalid",
             )
         arguments = before
+    positional, named = (arguments, {}) if isinstance(arguments, list) else ([], arguments)
     try:
-        inspect.signature(function).bind(**arguments)
+        inspect.signature(function).bind(*positional, **named)
     except TypeError as error:
         raise AttemptError(f"parameters/arguments: {parameters.function}: {error}.", kind="invalid") from None
     except ValueError:
         pass  # some built-in functions tell no signature
-    return arguments
+    return positional, named

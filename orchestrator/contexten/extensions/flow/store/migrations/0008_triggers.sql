@@ -5,6 +5,8 @@ CREATE TABLE consumers (
     place INTEGER NOT NULL CHECK (place >= 0)
 ) STRICT, WITHOUT ROWID;
 
+ALTER TABLE servers ADD COLUMN handlers TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(handlers)); -- JSON list of names
+
 CREATE TABLE triggers (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     trigger_id TEXT NOT NULL UNIQUE CHECK (length(trigger_id) BETWEEN 1 AND 128),
@@ -56,4 +58,5 @@ CREATE TABLE deliveries (
 CREATE INDEX deliveries_accepted ON deliveries (trigger_id, seq) WHERE state = 'accepted';
 CREATE INDEX deliveries_active ON deliveries (trigger_id) WHERE is_active = 1;
 CREATE INDEX deliveries_trigger ON deliveries (trigger_id, seq);
+CREATE INDEX deliveries_failed ON deliveries (state, seq) WHERE state = 'failed'; -- few of many
 CREATE INDEX deliveries_ended ON deliveries (ended_at) WHERE ended_at IS NOT NULL;

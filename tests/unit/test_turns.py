@@ -1,0 +1,51 @@
+"""Work in turns goes on whatever befalls one of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from contexten.extensions.flow.errors import StoreError
+from contexten.extensions.flow.live.bell import Bell
+from contexten.extensions.flow.live.turns import RETRY_S, take_turns
+from contexten.extensions.flow.live.watching import Change, Watchers
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import FakeClock
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_turn_that_failed_is_told_and_taken_again(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    outcomes: list[Exception | float | None] = [StoreError("the disk is full"), ZeroDivisionError(), 60.0, None, None]
+    turns: list[float] = []
+    bell = Bell(clock)
+
+    async def turn() -> float | None:
+        turns.append(clock.monotonic())
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    heard: list[Change] = []
+    watchers = Watchers()
+    async with anyio.create_task_group() as group:
+        group.start_soon(
+            lambda: take_turns(turn, bell=bell, watchers=watchers, heard=heard.append, failure="it was not done")
+        )
+        await anyio.wait_all_tasks_blocked()
+        await clock.advance(RETRY_S)
+        await clock.advance(RETRY_S)
+        await clock.advance(60)
+        await clock.advance(1000)  # nothing was asked for
+        bell.ring()
+        await anyio.wait_all_tasks_blocked()
+        group.cancel_scope.cancel()
+    assert turns == [0, RETRY_S, 2 * RETRY_S, 2 * RETRY_S + 60, 2 * RETRY_S + 1060]
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "it was not done and will be tried again: the disk is full"),
+        ("ERROR", "it was not done and will be tried again"),
+    ]
