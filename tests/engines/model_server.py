@@ -276,12 +276,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._whole(reply.status, {"error": error}, reply.headers)
         elif isinstance(reply, Garbage):
             self._send(200, reply.body.encode(), "text/html")
+        elif isinstance(reply, Hang):
+            self._hang(body, reply)
         elif body.get("stream"):
             self._stream(body, reply)
         elif isinstance(reply, Broken):
             self._whole(500, {"error": {"message": reply.message, "type": "server_error"}})
-        elif isinstance(reply, Hang):
-            self._hang()
         elif isinstance(reply, Cut):
             content = json.dumps(_completion(body, Text(reply.text))).encode()
             self._head(200, "application/json", {"content-length": str(len(content))})
@@ -309,8 +309,8 @@ class _Handler(BaseHTTPRequestHandler):
         for data in _chunks(body, reply):
             self._event(json.dumps(data))
         if isinstance(reply, Hang):
-            self._hang()
-        elif isinstance(reply, Cut):
+            return
+        if isinstance(reply, Cut):
             self._break()
         else:
             if isinstance(reply, Broken):
@@ -322,14 +322,20 @@ class _Handler(BaseHTTPRequestHandler):
         line = f"data: {data}\n\n".encode()
         self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
 
-    def _hang(self) -> None:
+    def _hang(self, body: Mapping[str, Any], reply: Hang) -> None:
+        self.close_connection = True
         model = self.server.model
+        try:
+            if body.get("stream"):
+                self._stream(body, reply)
+        except OSError:  # it left before the first words
+            model.left.set()
+            return
         while not model.closing.is_set():
             readable, _, _ = select.select([self.connection], [], [], 0.02)
             if readable:  # end of file: nothing else comes here
                 model.left.set()
                 break
-        self.close_connection = True
 
     def _break(self) -> None:
         self.close_connection = True

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import struct
+import threading
 from typing import Any
 
 import anyio
@@ -96,3 +100,24 @@ async def test_it_knows_when_a_client_gives_up_waiting(model_server: ModelServer
             await llm.chat.completions.create(model="m", messages=QUESTION)
         assert patience.cancelled_caught
         assert await anyio.to_thread.run_sync(model_server.left.wait, 10)
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_it_knows_that_a_client_left_before_the_first_words(
+    model_server: ModelServer, *, is_streamed: bool
+) -> None:
+    has_left = threading.Event()
+
+    def script(_: ModelRequest) -> Reply:
+        has_left.wait(10)
+        return Hang()
+
+    model_server.script = script
+    body = json.dumps({"model": "m", "messages": QUESTION, "stream": is_streamed}).encode()
+    host, port = model_server.host.split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leaves with a reset
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+        assert await anyio.to_thread.run_sync(model_server.wait_for, 1)
+    has_left.set()
+    assert await anyio.to_thread.run_sync(model_server.left.wait, 10)
