@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from types import FrameType
 
 import anyio
@@ -62,11 +63,12 @@ class Stop:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        loop = asyncio.get_running_loop()
+        loop, context = asyncio.get_running_loop(), copy_context()
         numbers = (signal.SIGTERM, signal.SIGINT)
 
         def handle(number: int, frame: FrameType | None = None) -> None:  # noqa: ARG001 - the signature of signal.signal
-            loop.call_soon_threadsafe(self.ask, signal.Signals(number).name)
+            # What a signal interrupts may be a callback of another thread, in whose context no event loop is known.
+            loop.call_soon_threadsafe(self.ask, signal.Signals(number).name, context=context)
 
         before = {number: signal.getsignal(number) for number in numbers}
         for number in numbers:
