@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
 
-from .events import FunctionT, Schedule, Sender, Slack, Source, schedule_exists
+from .events import FunctionT, Schedule, Sender, Slack, Source, check_text, name_of, schedule_exists
 from .extensions.flow.errors import InvalidArguments, Issue
 from .extensions.flow.facades.manager import FlowManager
 from .extensions.flow.service import FlowService
@@ -111,9 +111,10 @@ class ContextenApp:
         """Ask the decorated function what to start at the times of a cron expression; `config` may have `catch_up`,
         `overlap` and the limits of triggers. The trigger's id is the app's name and the function's unless it is given;
         each schedule needs its own. Raises InvalidArguments."""
+        check_text(expression, '@app.cron("0 9 * * 1-5")')
 
         def decorate(function: FunctionT) -> FunctionT:
-            the_id = trigger_id or _schedule_id(self.name, getattr(function, "__name__", "schedule"))
+            the_id = trigger_id or _schedule_id(self.name, name_of(function))
             if any(the_id == schedule.trigger_id for schedule in self._schedules):
                 raise schedule_exists(the_id)
             told = {"expression": expression, "timezone": timezone, **config}

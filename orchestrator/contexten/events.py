@@ -128,9 +128,11 @@ class Sender(Source):
 
     def event(self, type: str) -> Callable[[FunctionT], FunctionT]:
         """Ask the decorated function what an event of that type starts: `pull_request:opened`, or `pull_request` for
-        all of them."""
+        all of them. Raises InvalidArguments where there can be no such type."""
+        check_text(type, f'@app.{self.kind}.event("{_EXAMPLES[self.kind]}")')
 
         def decorate(function: FunctionT) -> FunctionT:
+            self._check_type(type, name_of(function))
             self._ask(type, function)
             return function
 
@@ -146,22 +148,46 @@ class Sender(Source):
     ) -> None:
         """Start a flow at events of that type where `filter` (CEL over `event`) is true. `inputs` are templates over
         `event`; without them the flow gets the event where its inputs declare `event`. Raises InvalidArguments."""
+        check_text(type, f'app.{self.kind}.on("{_EXAMPLES[self.kind]}", flow_id=...)')
+        self._check_type(type, f"the flow {flow_id!r}")
         self._start(type, flow_id, inputs, filter)
 
     def config(self) -> dict[str, Any]:
-        return {"events": self.types, "secret": self._secret}
+        return {**self._heard(self.types), "secret": self._secret}
+
+    def _heard(self, types: list[str]) -> dict[str, Any]:
+        """The part of the config that asks for events of those types."""
+        return {"events": types}
+
+    def _check_type(self, type: str, asked: str) -> None:
+        """Raises InvalidArguments where no event can be of that type; `asked` is what waits for it."""
+        try:
+            is_one = type.split() == [type]
+            parse_config(self.kind, self._heard([type]))
+        except InvalidArguments:
+            is_one = False
+        if not is_one:
+            raise _never_heard(asked, type, f"the type of an event is written like {_EXAMPLES[self.kind]!r}")
 
 
 class Slack(Sender):
     """The events and slash commands of a Slack app."""
 
     def command(self, command: str) -> Callable[[FunctionT], FunctionT]:
-        """Ask the decorated function what a slash command starts, such as `/deploy`."""
-        return self.event(command)
+        """Ask the decorated function what a slash command starts, such as `/deploy`. Raises InvalidArguments where it
+        begins with no slash."""
+        check_text(command, '@app.slack.command("/deploy")')
 
-    def config(self) -> dict[str, Any]:
-        commands = [type for type in self.types if type.startswith("/")]
-        return {**super().config(), "events": sorted({*self.types} - {*commands}), "commands": commands}
+        def decorate(function: FunctionT) -> FunctionT:
+            if not command.startswith("/"):
+                raise _never_heard(name_of(function), command, "a command begins with '/'")
+            return self.event(command)(function)
+
+        return decorate
+
+    def _heard(self, types: list[str]) -> dict[str, Any]:
+        commands = [type for type in types if type.startswith("/")]
+        return {"events": [type for type in types if type not in commands], "commands": commands}
 
 
 class Schedule(Source):
@@ -177,6 +203,34 @@ class Schedule(Source):
 
     def config(self) -> dict[str, Any]:
         return self._config
+
+
+_EXAMPLES = {
+    TriggerKind.GITHUB: "pull_request:opened",
+    TriggerKind.LINEAR: "Issue:create",
+    TriggerKind.SLACK: "app_mention",
+}
+
+
+def check_text(given: object, example: str) -> None:
+    """Raises TypeError, which shows how it is written, where something else than text was given: bare above a function,
+    a decorator would be given the function, and declare nothing."""
+    if not isinstance(given, str):
+        place = f" above {name_of(given)}" if callable(given) else ""
+        raise TypeError(f"Write {example}{place}: text is expected in its parentheses, not a {type(given).__name__}.")
+
+
+def name_of(function: object) -> str:
+    """What a function is called."""
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _never_heard(asked: str, given: str, rule: str) -> InvalidArguments:
+    return InvalidArguments(
+        f"{asked} would never be asked about {given[:80]!r}: {rule}.",
+        next="Correct it where it is declared.",
+        issues=[Issue(path="/type", code="invalid_value", message=rule, got=given[:80])],
+    )
 
 
 def schedule_exists(trigger_id: str) -> InvalidArguments:

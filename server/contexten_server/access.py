@@ -3,6 +3,7 @@ end of streams with the server."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from http import HTTPStatus
 
@@ -170,7 +171,14 @@ class EndWithServer:
             await _come_again()(scope, receive, send)
             return
         exchange = _Exchange(receive, send, self._stopping)
-        await self._app(scope, exchange.receive, exchange.send)
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:
+            if not self._stopping.is_set():
+                raise
+            # The HTTP server waits no longer, such as for the rest of a request, and would call it a defect.
+            if not exchange.is_begun:
+                await _come_again()(scope, receive, exchange.send)
         await exchange.finish()
 
 
@@ -188,7 +196,7 @@ class _Exchange:
         self._send = send
         self._stopping = stopping
         self._is_read = False
-        self._is_begun = False
+        self.is_begun = False
         self._is_complete = False
 
     async def receive(self) -> Message:
@@ -212,9 +220,9 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            if self._is_begun:  # the SDK answers a second time where it believes that the client has left
+            if self.is_begun:  # the SDK answers a second time where it believes that the client has left
                 return
-            self._is_begun = True
+            self.is_begun = True
         elif message["type"] == "http.response.body":
             if self._is_complete:
                 return
@@ -223,5 +231,5 @@ class _Exchange:
 
     async def finish(self) -> None:
         """Complete a response that was cut off by the server's end."""
-        if self._is_begun and not self._is_complete and self._stopping.is_set():
+        if self.is_begun and not self._is_complete and self._stopping.is_set():
             await self.send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -106,11 +106,12 @@ class Embedded:
                 server = build_server(app, updates=updates)
             await updates.start(service)
             host = _EVERYWHERE if self._has_authentication else _HERE
-            life.application = http_app(server, app, host=host, stopping=life.stopping)
-            async with server.session_manager.run():  # all that the application's lifespan is
-                life.opened.set_result(None)
-                await life.stopping.wait()
-                updates.close_streams()
+            with contextlib.ExitStack() as closing:
+                life.application = http_app(server, app, host=host, stopping=life.stopping, closing=closing)
+                async with server.session_manager.run():  # all that the application's lifespan is
+                    life.opened.set_result(None)
+                    await life.stopping.wait()
+                    updates.close_streams()
 
 
 class _Life:

@@ -7,6 +7,8 @@ Nothing here looks into a request; its bytes go to the trigger as they came, sin
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from http import HTTPStatus
 
 import anyio
@@ -20,7 +22,10 @@ from contexten_server.http_errors import refusal, refused, unexpected
 from contexten_tools import App
 
 MAX_BODY_BYTES = 1 << 20
-"""More than any vendor's event is worth; a larger body is refused while it arrives."""
+"""More than any vendor's event is worth; a larger body is refused."""
+
+MAX_DROPPED_BYTES = 32 << 20
+"""How much more of a refused body is read, and dropped: GitHub sends up to 25 MB."""
 
 _BODY_S = 10.0  # vendors send at once, and give up before
 _RETRY_AFTER_S = {HTTPStatus.TOO_MANY_REQUESTS: 30, HTTPStatus.SERVICE_UNAVAILABLE: 30}
@@ -30,12 +35,15 @@ def routes(app: App) -> list[Route]:
     """The one route, over the app's service."""
 
     async def hook(request: Request) -> Response:
+        chunks = request.stream()
         try:
             with anyio.fail_after(_BODY_S):
-                body = await _body(request)
+                body = None if _is_announced_too_large(request) else await _body(chunks)
         except (ClientDisconnect, TimeoutError):
             return Response(status_code=HTTPStatus.REQUEST_TIMEOUT, headers={"Connection": "close"})
         if body is None:
+            if not _waits(request):
+                await _drop(chunks)
             return _too_large()
         received = HookRequest(headers=_headers(request), body=body)
         try:
@@ -48,17 +56,35 @@ def routes(app: App) -> list[Route]:
     return [Route("/hooks/{trigger_id}", hook, methods=["POST"], name="hook")]
 
 
-async def _body(request: Request) -> bytes | None:
-    """The bytes as they came; None where there are too many."""
+def _is_announced_too_large(request: Request) -> bool:
     announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced[:20]) > MAX_BODY_BYTES:
-        return None
+    return announced.isdecimal() and int(announced[:20]) > MAX_BODY_BYTES
+
+
+def _waits(request: Request) -> bool:
+    """Whether the sender waits for what its announcement is answered, before it sends the body."""
+    return _is_announced_too_large(request) and request.headers.get("expect", "").lower() == "100-continue"
+
+
+async def _body(chunks: AsyncGenerator[bytes, None]) -> bytes | None:
+    """The bytes as they came; None where there are too many."""
     body = bytearray()
-    async for chunk in request.stream():
+    async for chunk in chunks:
         body += chunk
         if len(body) > MAX_BODY_BYTES:
             return None
     return bytes(body)
+
+
+async def _drop(chunks: AsyncGenerator[bytes, None]) -> None:
+    """Read the rest of a body. A sender that writes all of it before it reads would else find its connection reset,
+    and no answer: what the server closes on unread bytes is reset (RFC 9112, section 9.6)."""
+    dropped = 0
+    with anyio.move_on_after(_BODY_S), suppress(ClientDisconnect):
+        async for chunk in chunks:
+            dropped += len(chunk)
+            if dropped > MAX_DROPPED_BYTES:
+                return
 
 
 def _headers(request: Request) -> dict[str, str]:
@@ -76,7 +102,7 @@ def _too_large() -> Response:
         "too_large",
         f"A hook takes at most {MAX_BODY_BYTES:,} bytes.",
         "Send less, or where to get it.",
-        headers={"Connection": "close"},  # the rest of the body is not read
+        headers={"Connection": "close"},  # there may be more of the body
     )
 
 

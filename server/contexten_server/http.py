@@ -7,7 +7,7 @@ import logging
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import anyio
 import uvicorn
@@ -55,8 +55,16 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
-def http_app(server: ToolServer, app: App, *, host: str, stopping: anyio.Event | None = None) -> ASGIApp:
-    """The whole HTTP application, guarded. `stopping` ends its open streams when set."""
+def http_app(
+    server: ToolServer,
+    app: App,
+    *,
+    host: str,
+    stopping: anyio.Event | None = None,
+    closing: ExitStack | None = None,
+) -> ASGIApp:
+    """The whole HTTP application, guarded. `stopping` ends its open streams when set; `closing` takes what is to be
+    ended when it is served no more, where the service lives on."""
     security = security_for(host, app.settings.own_urls)
     authentication = Authentication.of(app.settings)
     streamable = server.streamable_http_app(transport_security=security, host=host)
@@ -73,7 +81,7 @@ def http_app(server: ToolServer, app: App, *, host: str, stopping: anyio.Event |
             *pages.routes(),
             *health.routes(app, stopping),
             *(authentication.routes if authentication is not None else ()),
-            *metrics.routes(app),
+            *metrics.routes(app, closing),
             *hooks.routes(app),
             Mount("/api", api.application(app)),
             *mcp,

@@ -7,6 +7,7 @@ database up. Gauges whose description says `database` are the same on each of th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import anyio
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Metric, ProcessCollector
@@ -31,17 +32,18 @@ _TIMES_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200
 _MOST_FLOWS, _MOST_OTHERS = 50, 100  # different labels; further ones are told as `other`
 
 
-def routes(app: App) -> list[Route]:
-    """The route of /metrics."""
-    page = _Page(app)
+def routes(app: App, closing: ExitStack | None = None) -> list[Route]:
+    """The route of /metrics. `closing` ends its measuring; without it, that goes on as long as the service."""
+    page = _Page(app, closing or ExitStack())
     return [Route("/metrics", page.answer, methods=["GET"])]
 
 
 class _Page:
     """Answers scrapes. Measuring begins with the first one: who is never asked folds nothing."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, closing: ExitStack) -> None:
         self._app = app
+        self._closing = closing
         self._registry = CollectorRegistry()
         self._figures = Figures(self._registry)
         self._lock = anyio.Lock()
@@ -61,7 +63,7 @@ class _Page:
     async def _refresh(self) -> None:
         telemetry = self._app.service.telemetry
         if not self._is_measuring:
-            await telemetry.measure(self._figures)
+            self._closing.callback(await telemetry.measure(self._figures))
             self._is_measuring = True
         if monotonic() - self._read_at >= FRESH_S:
             self._figures.read(await telemetry.readings())

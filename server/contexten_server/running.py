@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import gc
 import logging
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
@@ -69,11 +72,26 @@ def run_server(
         read_only=read_only, strategy=strategy, max_concurrent_flows=max_concurrent_flows, service=service
     )
     try:
-        if transport == "stdio":
-            return _serve_stdio(settings, toolsets, choices)
-        return _serve_http(settings, transport, host, port, toolsets, choices)
-    except KeyboardInterrupt:  # before signals are ours
+        with termination_interrupts():
+            if transport == "stdio":
+                return _serve_stdio(settings, toolsets, choices)
+            return _serve_http(settings, transport, host, port, toolsets, choices)
+    except KeyboardInterrupt:  # before the event loop takes signals, or after it
         return EXIT_OK
+
+
+@contextmanager
+def termination_interrupts() -> Iterator[None]:
+    """Meanwhile SIGTERM does what Ctrl-C does: else it kills a process that starts or ends, and is not even heard by
+    one that is the first of a container."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _refuse(message: str, code: int) -> int:

@@ -24,7 +24,7 @@ def test_a_definition_is_saved_into_a_database_of_its_own_and_a_trigger_starts_i
     [flow] = cli("list", "--db", "new.sqlite3", "--json").data["flows"]
     assert (flow["flow_id"], flow["name"]) == (flow_id, "Test")
     assert cli("list", "--runs", "--db", "new.sqlite3", "--json").data["runs"] == []
-    assert cli("trigger", "add", "cron", flow_id, "--set", "expression=@daily", "--db", "new.sqlite3").code == 0
+    assert cli("trigger", "create", "cron", flow_id, "--set", "expression=@daily", "--db", "new.sqlite3").code == 0
 
 
 @pytest.mark.parametrize("given", ["argument", "definition"])

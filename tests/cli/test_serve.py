@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -77,3 +79,17 @@ def test_a_flag_with_a_wrong_value_is_a_usage_error(desk: Path, flag: str) -> No
     done = _serve(flag)
     assert (done.returncode, done.stdout) == (2, "")
     assert flag.split("=", maxsplit=1)[0] in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_middle_of_the_start_ends_it_in_order(desk: Path, number: signal.Signals) -> None:
+    config = desk / "slow.toml"
+    os.mkfifo(config)
+    command = [sys.executable, "-m", "contexten_server", "serve"]
+    environment = {**os.environ, "CONTEXTEN_FLOW_CONFIG": str(config)}
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment) as server:
+        with config.open("wb"):  # open as soon as the server reads
+            server.send_signal(number)
+            assert server.wait(60) == 0
+        assert server.stdout is not None
+        assert server.stdout.read() == b""

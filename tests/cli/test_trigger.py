@@ -62,9 +62,9 @@ def sink(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("database")
-def test_a_schedule_is_made_shown_stopped_and_removed(cli: Cli) -> None:
+def test_a_schedule_is_made_shown_stopped_and_deleted(cli: Cli) -> None:
     done = cli(
-        "trigger", "add", "cron", "report", "--set", "expression=0 9 * * MON-FRI", "--set", "timezone=Europe/Berlin",
+        "trigger", "create", "cron", "report", "--set", "expression=0 9 * * MON-FRI", "--set", "timezone=Europe/Berlin",
         "--id", "mornings", "--name", "Every morning",
     )  # fmt: skip
     assert done.code == 0, done.err
@@ -78,7 +78,7 @@ def test_a_schedule_is_made_shown_stopped_and_removed(cli: Cli) -> None:
     assert cli("trigger", "disable", "mornings").out.split() == ["mornings", "disabled"]
     assert "disabled" in cli("trigger", "show", "mornings").out
     assert cli("trigger", "enable", "mornings", "--json").data["enabled"] is True
-    assert cli("trigger", "remove", "mornings").code == 0
+    assert cli("trigger", "delete", "mornings").code == 0
     gone = cli("trigger", "show", "mornings")
     assert gone.code == 1
     assert "`contexten-flow trigger list`" in gone.err
@@ -87,7 +87,7 @@ def test_a_schedule_is_made_shown_stopped_and_removed(cli: Cli) -> None:
 
 @pytest.mark.usefixtures("database")
 def test_the_secret_of_a_hook_is_shown_once_with_its_path(cli: Cli) -> None:
-    made = cli("trigger", "add", "webhook", "report", "--id", "push")
+    made = cli("trigger", "create", "webhook", "report", "--id", "push")
     assert made.code == 0, made.err
     secret = made.out.partition("secret")[2].split()[0]
     assert secret.startswith("whsec_")
@@ -113,13 +113,13 @@ def test_the_url_of_a_hook_is_of_the_server_as_clients_know_it(
     assert database.exists()
     for name, url in known.items():
         monkeypatch.setenv(f"CONTEXTEN_FLOW_{name}", url)
-    made = cli("trigger", "add", "webhook", "report", "--id", "push", "--json").data
+    made = cli("trigger", "create", "webhook", "report", "--id", "push", "--json").data
     assert made["url"] == "https://flows.example.com/hooks/push"
 
 
 @pytest.mark.usefixtures("database")
 def test_a_test_tells_what_an_event_would_start_and_deliveries_what_became_of_it(cli: Cli) -> None:
-    cli("trigger", "add", "webhook", "report", "--id", "push", "--filter", "event.payload.ref == 'main'")
+    cli("trigger", "create", "webhook", "report", "--id", "push", "--filter", "event.payload.ref == 'main'")
     would = cli("trigger", "test", "push", "--payload", '{"ref": "main"}')
     assert (would.code, would.out.splitlines()[0]) == (0, "a run would start")
     not_so = cli("trigger", "test", "push", "--payload", '{"ref": "other"}')
@@ -144,18 +144,18 @@ def test_a_test_tells_what_an_event_would_start_and_deliveries_what_became_of_it
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("add", "corn", "report"), 2, "Did you mean 'cron'?"),
+        (("create", "corn", "report"), 2, "Did you mean 'cron'?"),
         (("list", "--kind", "corn"), 2, "Did you mean 'cron'?"),
-        (("add", "interval", "report"), 2, "an interval trigger takes every_s"),
-        (("add", "once", "report", "--set", "at=tomorrow"), 2, "such as '2030-01-01T09:00:00Z'"),
-        (("add", "once", "report", "--set", "at=2030-01-01T09:00:00"), 2, "such as '2030-01-01T09:00:00Z'"),
-        (("add", "webhook", "nothing"), 1, "contexten-flow save FILE"),
-        (("add", "cron", "report"), 2, "/config/expression"),
-        (("add", "cron", "report", "--set", "expression"), 2, "NAME=VALUE"),
-        (("add", "cron", "report", "--config", "[1]"), 2, "--config takes a JSON object"),
-        (("add", "cron", "report", "--config", "{"), 2, "--config is not JSON"),
-        (("add", "webhook", "nothing"), 1, "contexten-flow list"),
-        (("add", "webhook", "report", "--filter", "evnt.id == 1"), 2, "/filter"),
+        (("create", "interval", "report"), 2, "an interval trigger takes every_s"),
+        (("create", "once", "report", "--set", "at=tomorrow"), 2, "such as '2030-01-01T09:00:00Z'"),
+        (("create", "once", "report", "--set", "at=2030-01-01T09:00:00"), 2, "such as '2030-01-01T09:00:00Z'"),
+        (("create", "webhook", "nothing"), 1, "contexten-flow save FILE"),
+        (("create", "cron", "report"), 2, "/config/expression"),
+        (("create", "cron", "report", "--set", "expression"), 2, "NAME=VALUE"),
+        (("create", "cron", "report", "--config", "[1]"), 2, "--config takes a JSON object"),
+        (("create", "cron", "report", "--config", "{"), 2, "--config is not JSON"),
+        (("create", "webhook", "nothing"), 1, "contexten-flow list"),
+        (("create", "webhook", "report", "--filter", "evnt.id == 1"), 2, "/filter"),
         (("deliveries", "none"), 1, "trigger list"),
         (("list", "--page", "xyz"), 2, "page"),
     ],
@@ -169,8 +169,8 @@ def test_what_is_wrong_is_told_at_its_place(cli: Cli, arguments: tuple[str, ...]
 @pytest.mark.parametrize(
     ("group", "commands"),
     [
-        ("trigger", ["add", "list", "show", "enable", "disable", "remove", "test", "deliveries", "redeliver"]),
-        ("notify", ["add", "list", "enable", "disable", "remove", "test", "dispatches", "retry"]),
+        ("trigger", ["create", "list", "show", "enable", "disable", "delete", "test", "deliveries", "redeliver"]),
+        ("notify", ["create", "list", "enable", "disable", "delete", "test", "dispatches", "retry"]),
     ],
 )
 def test_every_command_tells_its_exit_codes_and_offers_json(cli: Cli, group: str, commands: list[str]) -> None:
@@ -191,15 +191,17 @@ def test_without_a_database_it_says_how_one_is_made(cli: Cli) -> None:
 
 @pytest.mark.usefixtures("database")
 def test_a_wrong_command_line_is_told_once_as_json_too(cli: Cli) -> None:
-    done = cli("notify", "add", "--json")
+    done = cli("notify", "create", "--json")
     assert done.code == 2
     assert done.data["error"]["code"] == "usage"
-    assert "notify add --help" in done.data["error"]["next"]
+    assert "notify create --help" in done.data["error"]["next"]
 
 
 @pytest.mark.usefixtures("database")
-def test_a_receiver_is_made_tested_listed_and_removed(cli: Cli, sink: str) -> None:
-    made = cli("notify", "add", "webhook", "--url", f"{sink}/yes?key=hidden", "--event", "run.completed", "--tag", "x")
+def test_a_receiver_is_made_tested_listed_and_deleted(cli: Cli, sink: str) -> None:
+    made = cli(
+        "notify", "create", "webhook", "--url", f"{sink}/yes?key=hidden", "--event", "run.completed", "--tag", "x"
+    )
     assert made.code == 0, made.err
     assert "secret  whsec_" in made.out
     [listed] = cli("notify", "list", "--json").data["notifications"]
@@ -216,7 +218,7 @@ def test_a_receiver_is_made_tested_listed_and_removed(cli: Cli, sink: str) -> No
     assert "disabled: on request" in cli("notify", "list").out
     assert cli("notify", "enable", notification_id, "--json").data["enabled"] is True
     assert cli("notify", "enable", "ntf_none").code == 1
-    assert cli("notify", "remove", notification_id).code == 0
+    assert cli("notify", "delete", notification_id).code == 0
     gone = cli("notify", "test", notification_id)
     assert gone.code == 1
     assert "`contexten-flow notify list`" in gone.err
@@ -225,27 +227,27 @@ def test_a_receiver_is_made_tested_listed_and_removed(cli: Cli, sink: str) -> No
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("option", ["--flow", "--tag"])
 def test_what_a_receiver_has_one_of_is_not_taken_twice(cli: Cli, sink: str, option: str) -> None:
-    done = cli("notify", "add", "webhook", "--url", f"{sink}/yes", option, "report", option, "other")
+    done = cli("notify", "create", "webhook", "--url", f"{sink}/yes", option, "report", option, "other")
     assert done.code == 2
     assert f"'{option}': give it once" in done.err
     assert "no notifications" in cli("notify", "list").err
-    assert cli("notify", "add", "webhook", "--url", f"{sink}/yes", option, "report").code == 0
+    assert cli("notify", "create", "webhook", "--url", f"{sink}/yes", option, "report").code == 0
 
 
 @pytest.mark.usefixtures("database")
 def test_a_receiver_that_refuses_its_test_is_a_failure(cli: Cli, sink: str) -> None:
-    made = cli("notify", "add", "webhook", "--url", f"{sink}/no", "--json").data
+    made = cli("notify", "create", "webhook", "--url", f"{sink}/no", "--json").data
     done = cli("notify", "test", made["notification_id"], "--json")
     assert (done.code, done.data["ok"], done.data["status"]) == (1, False, 500)
-    private = cli("notify", "add", "webhook", "--url", "http://192.168.7.7/")
+    private = cli("notify", "create", "webhook", "--url", "http://192.168.7.7/")
     assert private.code == 2
     assert "add 192.168.7.7:80 to allow_hosts" in private.err
     assert "did you mean" not in private.err
-    metadata = cli("notify", "add", "webhook", "--url", "http://169.254.169.254/latest")
+    metadata = cli("notify", "create", "webhook", "--url", "http://169.254.169.254/latest")
     assert metadata.code == 2
     assert "link-local" in metadata.err
     assert "allow_hosts" not in metadata.err
-    wrong = cli("notify", "add", "wbhook", "--url", "https://example.com/")
+    wrong = cli("notify", "create", "wbhook", "--url", "https://example.com/")
     assert (wrong.code, "did you mean: webhook" in wrong.err) == (2, True)
 
 
@@ -254,13 +256,13 @@ def test_an_input_that_the_flow_does_not_declare_is_warned_of(cli: Cli, flow_fil
     inputs = {"type": "object", "properties": {"title": {"type": "string"}}}
     file = flow_file({**TASK, "parameters": {"data": "{{ inputs.title }}", "query": "@"}}, inputs=inputs)
     assert cli("save", file, "--id", "titled").code == 0
-    made = cli("trigger", "add", "webhook", "titled", "--inputs", '{"titel": "{{ event.type }}"}')
+    made = cli("trigger", "create", "webhook", "titled", "--inputs", '{"titel": "{{ event.type }}"}')
     assert made.code == 0
     assert "The flow declares no input 'titel'; did you mean 'title'?" in made.err
 
 
 def test_a_message_that_waits_is_listed_and_retried(cli: Cli, database: Path, sink: str) -> None:
-    made = cli("notify", "add", "webhook", "--url", f"{sink}/no", "--event", "run.completed", "--json").data
+    made = cli("notify", "create", "webhook", "--url", f"{sink}/no", "--event", "run.completed", "--json").data
 
     async def run(flows: FlowService) -> None:
         tried = asyncio.Event()

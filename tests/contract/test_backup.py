@@ -343,6 +343,21 @@ async def test_a_database_that_a_server_drives_is_not_replaced(hand: Hand, copy:
     assert restore(copy, driven, AT).replaced is not None
 
 
+async def test_a_restore_through_a_link_is_one_of_the_database_itself(hand: Hand, copy: Path, tmp_path: Path) -> None:
+    (link := tmp_path / "link.sqlite3").symlink_to(hand.store.path)
+    backup(hand.store.path, copy)
+    settings = FlowSettings(database=hand.store.path)
+    with anyio.fail_after(20):
+        async with FlowService(settings):
+            with pytest.raises(StoreBusy, match="in use"):
+                restore(copy, link, AT)
+    await hand.store.close()
+    done = restore(copy, link, AT)
+    assert link.is_symlink()
+    assert done.replaced is not None
+    assert done.replaced.name.startswith(hand.store.path.name)
+
+
 async def test_a_server_that_has_the_old_file_open_writes_nothing_into_either(
     hand: Hand, copy: Path, tmp_path: Path
 ) -> None:

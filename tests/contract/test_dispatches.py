@@ -40,7 +40,7 @@ CHANGES: list[Callable[[Transaction], object]] = [
     partial(end_sending, claimed=CLAIMED, at=5.0, status=200),
     partial(put_sending_off, claimed=CLAIMED, at=5.0, due_at=9.0, status=500, error="why", body="{}"),
     partial(give_sending_up, claimed=CLAIMED, at=5.0, status=500, error="why", body="{}"),
-    partial(give_receiver_up, notification_id="ntf_1", at=5.0, why="gone"),
+    partial(give_receiver_up, claimed=CLAIMED, at=5.0, why="gone", status=410, error="why", body="{}"),
     partial(revive_dispatch, dispatch_id="dsp_1", notification_id="ntf_1", at=5.0, actor="test"),
 ]
 

@@ -13,7 +13,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from contexten.extensions.flow import core
+from contexten.extensions.flow import driver
 from contexten.extensions.flow.engines import EngineReference, choice
 from contexten.extensions.flow.errors import EngineUnavailable
 from contexten.extensions.flow.execution.conductor import Conductor
@@ -43,7 +43,7 @@ async def join(database: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     for name in ("strands", "controlflow", "prefect"):
         import_module(f"contexten.extensions.flow.{name}.engine")  # before what it imports is replaced
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    monkeypatch.setattr(core, "installed_version", lambda _engine: None)  # no mirror
+    monkeypatch.setattr(driver, "installed_version", lambda _engine: None)  # no mirror
     settings = FlowSettings(
         database=database, stop_grace_s=0.0, model="openai/any", model_base_url="http://127.0.0.1:9/v1"
     )
@@ -60,8 +60,8 @@ async def join(database: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
 
 def conductor(service: FlowService) -> Conductor:
-    assert service._conductor is not None
-    return service._conductor
+    assert service._driver.conductor is not None
+    return service._driver.conductor
 
 
 def worker_of(service: FlowService, engine: str, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -69,8 +69,14 @@ def listener() -> Listener:
 async def feed(store: Store, listener: Listener) -> Feed:
     clock = SystemClock()
     answers = Answers(store, clock, lambda: None)
-    feed = Feed(store=store, clock=clock, answers=answers, watchers=Watchers(), on_foreign=listener.on_foreign)
-    feed.conductor = cast("Conductor", listener)
+    feed = Feed(
+        store=store,
+        clock=clock,
+        answers=answers,
+        watchers=Watchers(),
+        on_foreign=listener.on_foreign,
+        conductor=lambda: cast("Conductor", listener),
+    )
     await feed.begin()
     return feed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gc
 import os
@@ -30,6 +31,7 @@ from contexten.extensions.flow.errors import (
 from contexten.extensions.flow.states import TaskState
 from contexten.extensions.flow.store import Committed, Refused, Store, Transaction
 from contexten.extensions.flow.store import database as database_module
+from contexten.extensions.flow.store import lock as lock_module
 from contexten.extensions.flow.store import writer as writer_module
 
 from .conftest import FAULTS, Disk, Hand, task_move
@@ -388,3 +390,87 @@ async def test_opening_waits_for_the_lock_too(database: Path, monkeypatch: pytes
         await second.open()
     await second.open()
     await second.close()
+
+
+# A file system that fails to lock
+def no_locks(*_: Any, **__: Any) -> bool:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+async def test_a_file_system_that_does_not_lock_fails_the_change_in_words_and_the_next_one_works(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, anyio.fail_after(30):
+        patch.setattr(lock_module, "_try_lock", no_locks)
+        with pytest.raises(StoreError, match="No locks available") as caught:
+            await store.write(enter("one"))
+    assert caught.value.next
+    await store.write(enter("two"))
+    assert (await names(store))[-1] == "two"
+
+
+async def test_a_lock_that_fails_while_the_journal_is_folded_in_keeps_nobody_waiting(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = writer_module.Writer._checkpoint
+
+    def without_locks(writer: writer_module.Writer, mode: str) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(lock_module, "_try_lock", no_locks)
+            checkpoint(writer, mode)
+
+    monkeypatch.setattr(writer_module, "FOLD_GROUPS", 0)
+    monkeypatch.setattr(writer_module.Writer, "_checkpoint", without_locks)
+    with anyio.fail_after(30):
+        await store.write(enter("one"))
+        await store.write(enter("two"))
+    assert (await names(store))[-2:] == ["one", "two"]
+    assert "could not be folded in" in caplog.text
+
+
+async def test_whatever_befalls_the_folding_in_keeps_nobody_waiting(
+    disk: Disk, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def watch(sql: str) -> None:
+        if "wal_checkpoint" in sql:
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(writer_module, "FOLD_GROUPS", 0)
+    disk.watch = watch
+    with anyio.fail_after(30):
+        await store.write(enter("one"))
+        await store.write(enter("two"))
+    assert "could not be folded in" in caplog.text
+
+
+async def test_a_change_that_was_made_is_told_so_though_the_lock_cannot_be_given_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await names(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(lock_module, "_unlock", no_locks)
+        assert await store.write(enter("one")) == len(before) + 1
+    assert is_locked(store.path)
+    assert await store.write(enter("two")) == len(before) + 2
+    assert not is_locked(store.path)
+
+
+async def test_a_store_closes_though_the_file_system_does_not_lock(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(database)
+    await store.open()
+    with monkeypatch.context() as patch, anyio.fail_after(30):
+        patch.setattr(lock_module, "_try_lock", no_locks)
+        await store.close()
+    assert store._connection is None
+    assert store._write_lock is None
+
+
+async def test_a_store_whose_thread_cannot_be_started_says_so(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(writer_module.Writer, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        await Store(database).open()

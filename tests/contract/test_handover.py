@@ -80,8 +80,8 @@ async def save(join: Join, definition: dict[str, Any]) -> None:
 
 
 def conductor(service: FlowService) -> Conductor:
-    assert service._conductor is not None
-    return service._conductor
+    assert service._driver.conductor is not None
+    return service._driver.conductor
 
 
 async def together(*services: FlowService) -> None:

@@ -13,13 +13,13 @@ import pytest
 from contexten.extensions.flow import housekeeping
 from contexten.extensions.flow.actor import PYTHON
 from contexten.extensions.flow.errors import InvalidArguments, RunNotFound
+from contexten.extensions.flow.housekeeping import keep_line
 from contexten.extensions.flow.service import FlowService
 from contexten.extensions.flow.settings import FlowSettings
 from contexten.extensions.flow.states import RunState, TaskState
 from contexten.extensions.flow.store import StoredText
 from contexten.extensions.flow.store.cursors import decode, encode
 from contexten.extensions.flow.store.retention import prune, prune_entries, prune_flows
-from contexten.extensions.flow.store.sql import SQL
 from contexten.extensions.flow.store.triggers import prune_deliveries
 from contexten.extensions.flow.store.verify import verify
 
@@ -114,18 +114,19 @@ async def runs(hand: Hand) -> set[str]:
 async def test_pruning_takes_what_ended_before_the_time_and_nothing_else(hand: Hand) -> None:
     old = [await finished(hand, 10.0) for _ in range(2)]
     new = [await finished(hand, 20.0) for _ in range(2)]
-    assert await hand.store.write(lambda tx: prune(tx, ended_before=15.0, keep=100)) == len(old)
+    assert await hand.store.write(lambda tx: prune(tx, ended_before=15.0, up_to=0)) == len(old)
     assert await runs(hand) == set(new)
     for table in ("tasks", "events"):
         rows = await hand.store.rows(f"SELECT DISTINCT run_id FROM {table} WHERE run_id IS NOT NULL")
         assert {row[0] for row in rows} == set(new)
-    assert await hand.store.write(lambda tx: prune(tx, ended_before=15.0, keep=100)) == 0
+    assert await hand.store.write(lambda tx: prune(tx, ended_before=15.0, up_to=0)) == 0
     assert verify(hand.store.path).problems == []
 
 
 async def test_pruning_keeps_the_newest_runs_up_to_the_number(hand: Hand) -> None:
     every = [await finished(hand, 10.0 + number) for number in range(5)]
-    assert await hand.store.write(lambda tx: prune(tx, ended_before=0.0, keep=2)) == 3
+    line = await keep_line(hand.store, "keep_line", 2)
+    assert await hand.store.write(lambda tx: prune(tx, ended_before=0.0, up_to=line)) == 3
     assert await runs(hand) == set(every[3:])
 
 
@@ -137,7 +138,7 @@ async def test_pruning_never_touches_what_has_not_ended(hand: Hand) -> None:
     await hand.advance(paused, to=RunState.PAUSED)
     alive += [waiting.run_id, paused.run_id]
     entries = await hand.count("events")
-    assert await hand.store.write(lambda tx: prune(tx, ended_before=1e12, keep=1)) == 0
+    assert await hand.store.write(lambda tx: prune(tx, ended_before=1e12, up_to=1000)) == 0
     assert await runs(hand) == set(alive)
     assert await hand.count("events") == entries
 
@@ -153,11 +154,11 @@ async def test_pruning_takes_sub_flows_with_their_parent_and_not_before(hand: Ha
         run_id, flow_id, fence = owned
 
     await hand.end(Child())  # type: ignore[arg-type]  # all of a claimed run that it reads
-    assert await hand.store.write(lambda tx: prune(tx, ended_before=1e12, keep=1)) == 0
+    assert await hand.store.write(lambda tx: prune(tx, ended_before=1e12, up_to=1000)) == 0
     assert await runs(hand) == {run.run_id, "run_child"}
     await hand.advance(run, task_move(TaskState.COMPLETED, TaskState.WAITING))
     await hand.end(run)
-    assert await hand.store.write(lambda tx: prune(tx, ended_before=1e12, keep=1)) == 1
+    assert await hand.store.write(lambda tx: prune(tx, ended_before=1e12, up_to=1000)) == 1
     assert await runs(hand) == set()
     assert verify(hand.store.path).problems == []
 
@@ -166,7 +167,7 @@ async def test_pruning_drops_a_large_text_with_its_last_reader(hand: Hand) -> No
     for ended_at, text in ((10.0, BIG), (10.0, OTHER), (20.0, BIG)):
         await finished(hand, ended_at, text)
     assert await hand.count("blobs") == 2
-    await hand.store.write(lambda tx: prune(tx, ended_before=15.0, keep=100))
+    await hand.store.write(lambda tx: prune(tx, ended_before=15.0, up_to=0))
     (row,) = await hand.store.rows("SELECT body FROM blobs")
     assert row[0] == BIG
 
@@ -176,7 +177,7 @@ async def test_a_flow_whose_latest_run_was_pruned_is_idle(service: FlowService) 
     with anyio.fail_after(30):
         run = await service.execute_flow(flow_id="f")
         await service.wait(run.run_id)
-    await service._store.write(lambda tx: prune(tx, ended_before=1e12, keep=100))
+    await service._store.write(lambda tx: prune(tx, ended_before=1e12, up_to=0))
     with pytest.raises(RunNotFound):
         await service.get_run(run.run_id)
     (flow,) = (await service.list_flows()).flows
@@ -186,10 +187,10 @@ async def test_a_flow_whose_latest_run_was_pruned_is_idle(service: FlowService) 
 async def test_where_the_latest_run_of_a_flow_was_pruned_the_one_before_is_its_latest(hand: Hand) -> None:
     first, second, last = [await finished(hand, ended_at) for ended_at in (30.0, 20.0, 10.0)]
     assert await latest(hand) == last
-    await hand.store.write(lambda tx: prune(tx, ended_before=25.0, keep=100))
+    await hand.store.write(lambda tx: prune(tx, ended_before=25.0, up_to=0))
     assert await runs(hand) == {first}
     assert await latest(hand) == first
-    await hand.store.write(lambda tx: prune(tx, ended_before=35.0, keep=100))
+    await hand.store.write(lambda tx: prune(tx, ended_before=35.0, up_to=0))
     assert await latest(hand) is None
     assert second != first
 
@@ -216,13 +217,11 @@ async def test_an_unlisted_flow_goes_when_nothing_refers_to_it_any_more(service:
             await service.wait(run.run_id)
         every = {"listed", "unlisted", "used", "user"}
 
-        async def pruned(saved_before: float = FAR, keep: int = 100) -> list[str]:
-            return await service._store.write(
-                lambda tx: prune_flows(tx, at=1.0, saved_before=saved_before, keep=keep),
-            )
+        async def pruned(saved_before: float = FAR) -> list[str]:
+            return await service._store.write(lambda tx: prune_flows(tx, at=1.0, saved_before=saved_before, up_to=0))
 
         assert await pruned() == []  # each has a run
-        await service._store.write(lambda tx: prune(tx, ended_before=FAR, keep=100))
+        await service._store.write(lambda tx: prune(tx, ended_before=FAR, up_to=0))
         assert await pruned(saved_before=0.0) == []  # they are new
         assert await flow_ids(service) == every
         assert set(await pruned()) == {"unlisted", "user"}
@@ -238,8 +237,9 @@ async def test_unlisted_flows_beyond_the_number_go_oldest_first(service: FlowSer
     with anyio.fail_after(30):
         for flow_id in ("first", "second", "third"):
             await service.wait((await service.execute_flow(flow_id=flow_id, workflow_def=SMALL)).run_id)
-    await service._store.write(lambda tx: prune(tx, ended_before=FAR, keep=100))
-    assert await service._store.write(lambda tx: prune_flows(tx, at=1.0, saved_before=0.0, keep=1)) == [
+    await service._store.write(lambda tx: prune(tx, ended_before=FAR, up_to=0))
+    line = await keep_line(service._store, "keep_line_of_flows", 1)
+    assert await service._store.write(lambda tx: prune_flows(tx, at=1.0, saved_before=0.0, up_to=line)) == [
         "first",
         "second",
     ]
@@ -255,8 +255,9 @@ async def test_a_flow_that_was_pruned_is_forgotten_here_and_in_other_processes(
             run = await service.execute_flow(flow_id="f", workflow_def=SMALL)
             await service.wait(run.run_id)
             await other.get_run(run.run_id)  # now it has the plan too
-            await service._store.write(lambda tx: prune(tx, ended_before=FAR, keep=100))
-            service._forget(await service._store.write(lambda tx: prune_flows(tx, at=1.0, saved_before=FAR, keep=1)))
+            await service._store.write(lambda tx: prune(tx, ended_before=FAR, up_to=0))
+            gone = await service._store.write(lambda tx: prune_flows(tx, at=1.0, saved_before=FAR, up_to=0))
+            service._flows.gone(gone)
             heard = anyio.Event()
             stop = other.subscribe(lambda change: heard.set() if "run.completed" in change.types else None)
             again = await service.execute_flow(
@@ -278,9 +279,12 @@ async def test_entries_of_no_run_are_pruned_by_age_and_number(service: FlowServi
         await service.wait(run.run_id)
     own = await service.events(run.run_id)
     store = service._store
-    assert await store.write(lambda tx: prune_entries(tx, made_before=0.0, keep=100)) == 0
-    assert await store.write(lambda tx: prune_entries(tx, made_before=0.0, keep=2)) == 2  # a flow's, and the server's
-    assert await store.write(lambda tx: prune_entries(tx, made_before=FAR, keep=100)) == 2
+    assert await store.write(lambda tx: prune_entries(tx, made_before=0.0, up_to=0)) == 0
+    line = await keep_line(store, "keep_line_of_entries", 2)
+    assert (
+        await store.write(lambda tx: prune_entries(tx, made_before=0.0, up_to=line)) == 2
+    )  # a flow's, and the server's
+    assert await store.write(lambda tx: prune_entries(tx, made_before=FAR, up_to=0)) == 2
     assert await service.events(run.run_id) == own
     assert len(await service.events()) == len(own)
 
@@ -294,10 +298,9 @@ async def test_deliveries_beyond_the_number_that_is_kept_are_pruned_but_none_tha
         store = service._store
         done = "UPDATE deliveries SET state = 'filtered', ended_at = 9.0 WHERE seq != 1"
         await store.write(lambda tx: tx.execute(done).rowcount)
-        line = await store.row(SQL["keep_line_of_deliveries"], (3,))
-        assert line is not None
-        assert await store.write(lambda tx: prune_deliveries(tx, ended_before=0.0, up_to=line[0])) == 1
-        assert await store.write(lambda tx: prune_deliveries(tx, ended_before=0.0, up_to=line[0])) == 0
+        line = await keep_line(store, "keep_line_of_deliveries", 3)
+        assert await store.write(lambda tx: prune_deliveries(tx, ended_before=0.0, up_to=line)) == 1
+        assert await store.write(lambda tx: prune_deliveries(tx, ended_before=0.0, up_to=line)) == 0
         assert [row[0] for row in await store.rows("SELECT seq FROM deliveries")] == [1, 3, 4, 5]
         assert await store.write(lambda tx: prune_deliveries(tx, ended_before=10.0, up_to=0)) == 3
 
@@ -308,7 +311,7 @@ async def test_a_cursor_before_what_was_pruned_is_answered_with_a_snapshot_and_s
         before = await service.execute_flow(workflow_def=SMALL)
         await service.wait(before.run_id)
         start = (await service.events(before.run_id))[0].cursor
-        await service._store.write(lambda tx: prune(tx, ended_before=FAR, keep=100))
+        await service._store.write(lambda tx: prune(tx, ended_before=FAR, up_to=0))
         run = await service.execute_flow(workflow_def=SMALL)
         await service.wait(run.run_id)
         view = await service.get_run(run.run_id, detail="tasks", since=start)
@@ -331,7 +334,7 @@ async def test_what_was_pruned_of_others_resets_no_cursor_of_a_runs_own(hand: Ha
     for _ in range(3):
         await finished(hand, 10.0)
     await hand.advance(old, task_move(TaskState.RUNNING))
-    await hand.store.write(lambda tx: prune(tx, ended_before=15.0, keep=100))
+    await hand.store.write(lambda tx: prune(tx, ended_before=15.0, up_to=0))
     async with FlowService(FlowSettings(database=database), drive=False) as guest:
         seen = []
         since = None

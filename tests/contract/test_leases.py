@@ -91,8 +91,8 @@ class Member:
 
     @property
     def conductor(self) -> Conductor:
-        assert self.service._conductor is not None
-        return self.service._conductor
+        assert self.service._driver.conductor is not None
+        return self.service._driver.conductor
 
     @property
     def id(self) -> str:
@@ -567,3 +567,28 @@ async def test_a_server_that_began_anew_looks_at_the_queue_though_its_first_look
     await first.look()
     await until(lambda: first.worker.begun == begun + 1)
     second.conductor.is_stopping = False
+
+
+async def test_a_look_at_the_others_that_fails_is_taken_again(
+    join: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = await join("first"), await join("second")
+    await second.look()
+    assert set(second.conductor.leases._peers) == {first.id}
+    failed, looked = anyio.Event(), anyio.Event()
+
+    def is_held(*_: Any) -> bool:
+        if failed.is_set():
+            looked.set()
+            return True
+        failed.set()
+        raise OSError("The disk failed.")
+
+    monkeypatch.setattr(leases_module, "is_held", is_held)
+    monkeypatch.setattr(second.clock, "sleep", lambda _: anyio.lowlevel.checkpoint())
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as group:
+            group.start_soon(second.conductor.leases.keep)
+            await looked.wait()
+            group.cancel_scope.cancel()
+    assert "The disk failed." in caplog.text

@@ -7,9 +7,11 @@ import stat
 import threading
 from pathlib import Path
 
+import anyio
 import psutil
 import pytest
 
+from contexten.extensions.flow import FlowManager
 from contexten.extensions.flow.errors import (
     StoreCorrupt,
     StoreError,
@@ -19,6 +21,7 @@ from contexten.extensions.flow.errors import (
 from contexten.extensions.flow.service import FlowService
 from contexten.extensions.flow.settings import FlowSettings
 from contexten.extensions.flow.store import SCHEMA_LEVEL, Store
+from contexten.extensions.flow.store.servers import drivers_of
 
 pytestmark = pytest.mark.anyio
 
@@ -184,3 +187,21 @@ async def test_nothing_is_left_open_after_closing(database: Path) -> None:
         thread.join(30)  # it was told to end; that takes it a moment
     assert process.num_fds() <= descriptors
     assert [thread.name for thread in new if thread.is_alive()] == []
+
+
+async def test_a_link_to_a_database_is_that_database(database: Path, tmp_path: Path) -> None:
+    (link := tmp_path / "link.sqlite3").symlink_to(database)
+    with anyio.fail_after(20):
+        async with FlowManager(settings=FlowSettings(database=database)) as manager:
+            async with FlowManager(settings=FlowSettings(database=link)) as other:
+                assert await other.service() is await manager.service()
+            async with FlowService(FlowSettings(database=link)):  # locks lie beside the file, not the link
+                assert [len(drivers_of(path)) for path in (database, link)] == [2, 2]
+    assert not list(tmp_path.glob("link.sqlite3.*"))
+
+
+async def test_links_that_lead_in_a_circle_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(StoreError, match="cannot be followed"):
+        FlowService(FlowSettings(database=tmp_path / "a"))

@@ -241,7 +241,7 @@ async def test_pruning_takes_a_run_s_dependencies_with_it(hand: Hand) -> None:
     (run,) = await hand.claim()
     assert run.run_id == second
     await hand.end(run)
-    assert await hand.store.write(lambda tx: prune(tx, ended_before=100.0, keep=100)) == 2
+    assert await hand.store.write(lambda tx: prune(tx, ended_before=100.0, up_to=0)) == 2
     assert await hand.count("dependencies") == 0
 
 

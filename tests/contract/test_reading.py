@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -219,6 +220,20 @@ async def test_a_holder_of_another_user_may_be_there(unprivileged: Path) -> None
     path = unprivileged / "database.srv_1"
     path.touch(0o000)
     assert holder_of(path) == {}
+
+
+async def test_where_a_lock_cannot_be_asked_for_its_holder_may_be_there(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: Any, **__: Any) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    lock_of(database).touch()
+    monkeypatch.setattr(lock, "_try_lock", no_locks)
+    assert holder_of(lock_of(database)) == {}
+    assert is_held(database, "srv_1")
+    sweep(database, [])
+    assert lock_of(database).exists()
 
 
 async def test_what_a_lock_says_is_what_was_written_last(tmp_path: Path) -> None:

@@ -161,7 +161,14 @@ async def test_one_look_hears_all_that_others_wrote(store: Store, monkeypatch: p
 
     clock = SystemClock()
     answers = Answers(store, clock, lambda: None)
-    feed = Feed(store=store, clock=clock, answers=answers, watchers=Watchers(), on_foreign=on_foreign)
+    feed = Feed(
+        store=store,
+        clock=clock,
+        answers=answers,
+        watchers=Watchers(),
+        on_foreign=on_foreign,
+        conductor=lambda: None,
+    )
     await feed.begin()
     other = Store(store.path)
     await other.open()

@@ -317,7 +317,7 @@ class Life:
 
     async def reborn(self) -> None:
         """Until the server has noticed that its lease had lapsed, and begun anew."""
-        conductor = self.service._conductor
+        conductor = self.service._driver.conductor
         assert conductor is not None
         before = conductor.owner
         say(settled=True)

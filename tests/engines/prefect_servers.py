@@ -127,6 +127,8 @@ class Tap:
         self.requests = self.refused = self.lost = 0
         self.status: int | None = None
         """Answer each request with this status."""
+        self.page = b""
+        """What stands in such an answer."""
         self.loses_answers = False
         """Pass requests on, and break the connection instead of passing their answers back."""
 
@@ -180,7 +182,7 @@ class Tap:
             refusal = 401
         if refusal is not None:
             self.refused += 1
-            writer.write(f"HTTP/1.1 {refusal} Refused\r\nContent-Length: 0\r\n\r\n".encode())
+            writer.write(f"HTTP/1.1 {refusal} Said\r\nContent-Length: {len(self.page)}\r\n\r\n".encode() + self.page)
             await writer.drain()
             return True
         upstream_reader, upstream = await asyncio.open_connection(*self._target)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +117,37 @@ async def test_subscribers_hear_of_every_change_after_its_commit(settings: FlowS
     assert types[0] == "run.scheduled"
     assert types[-1] == "run.completed"
     assert len(heard) == count
+
+
+@pytest.mark.parametrize("run", [anyio.run, lambda main: asyncio.run(main())], ids=["anyio", "asyncio"])
+def test_a_subscriber_may_start_tasks_and_is_called_in_its_own_context(
+    settings: FlowSettings, run: Callable[[Callable[[], Awaitable[None]]], None]
+) -> None:
+    user = ContextVar("user", default="nobody")
+    users: set[str] = set()
+
+    async def main() -> None:
+        completed = anyio.Event()
+
+        async def hear(change: Change) -> None:
+            users.add(user.get())
+            if change.state == "completed":
+                completed.set()
+
+        async with FlowService(settings) as flows, anyio.create_task_group() as group:
+
+            def listen(change: Change) -> None:
+                group.start_soon(hear, change)
+
+            user.set("somebody")
+            stop = flows.subscribe(listen)
+            await flows.execute_flow(workflow_def=flow({"name": "one"}))
+            with anyio.fail_after(30):
+                await completed.wait()
+            stop()
+
+    run(main)
+    assert users == {"somebody"}
 
 
 async def test_explain_says_why_a_run_failed_and_what_to_do(settings: FlowSettings, end_of: EndOf) -> None:

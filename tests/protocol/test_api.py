@@ -423,8 +423,39 @@ async def test_triggers_are_made_tried_changed_and_removed(web: httpx.AsyncClien
     assert (await web.post(f"/api/deliveries/{delivery_id}/redeliver", json={})).status_code == 200
     changed = (await web.patch("/api/triggers/orders", json={"enabled": False})).json()
     assert (changed["enabled"], changed["filter"]) == (False, asked["filter"])
+    changed = (await web.patch("/api/triggers/orders", json={"inputs": {"a": 1}, "name": None})).json()
+    assert (changed["inputs"], changed["filter"], changed["name"]) == ({"a": 1}, asked["filter"], made["name"])
+    changed = (await web.patch("/api/triggers/orders", json={"inputs": None, "filter": None})).json()
+    assert not {"inputs", "filter"} & {name for name, value in changed.items() if value is not None}
     assert (await web.delete("/api/triggers/orders")).status_code == 200
     await _error(await web.get("/api/triggers/orders"), 404, "trigger_not_found")
     await _error(await web.get("/api/deliveries/dlv_0"), 404, "delivery_not_found")
     wrong = await web.post("/api/triggers", json={"kind": "cron", "flow_id": "started", "config": {"expression": "?"}})
     assert (await _error(wrong, 422, "invalid_arguments"))["issues"][0]["path"].startswith("/config")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/runs", {"flow_id": "f", "framework": None, "on_deadline": None, "on_dependency_failure": None}),
+        ("/api/runs", {"flow_id": "f", "inputs": None, "priority": None, "dependencies": None, "deadline": None}),
+        ("/api/strategy", {"strategy": "fifo", "dry_run": None}),
+        ("/api/triggers/t/test", {"payload": None, "start": None}),
+        ("/api/notifications", {"kind": "webhook", "url": "https://example.com/", "events": None}),
+    ],
+    ids=["run", "run's nothings", "strategy", "trigger", "notification"],
+)
+async def test_null_is_the_default_of_what_may_be_left_out(
+    web: httpx.AsyncClient, live: Any, path: str, body: dict[str, Any]
+) -> None:
+    await web.post("/api/flows", json={"workflow_def": live.flow(live.value_task()), "flow_id": "f"})
+    await web.post("/api/triggers", json={"kind": "webhook", "flow_id": "f", "trigger_id": "t"})
+    answer = await web.post(path, json=body)
+    assert answer.is_success, answer.text
+    document = (await web.get("/api/openapi.json")).json()
+    route = next(name for name in document["paths"] if re.fullmatch(re.sub(r"{\w+}", r"\\w+", name), path[4:]))
+    told = document["paths"][route]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    Draft202012Validator({**told, "components": document["components"]}).validate(body)
+    for name in {name for name, value in body.items() if value is not None}:
+        refused = await web.post(path, json={**body, name: None})
+        assert refused.status_code == 422, name

@@ -163,7 +163,7 @@ async def test_an_unknown_tool_is_answered_in_the_same_shape(live: Any, era: str
 
 async def test_optional_arguments_given_as_null_count_as_absent(live: Any, era: str) -> None:
     async with live.client(era) as client:
-        result = await client.call_tool("list_flows", {"status_filter": None, "page": None, "limit": 5})
+        result = await client.call_tool("list_flows", {"status_filter": None, "kind": None, "page": None, "limit": 5})
     assert not result.is_error
 
 

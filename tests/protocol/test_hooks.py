@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator, Iterator
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import httpx
@@ -19,7 +21,7 @@ from contexten.extensions.flow.service import FlowService
 from contexten.extensions.flow.settings import FlowSettings
 from contexten.extensions.flow.triggers.model import HookAnswer
 from contexten_server import hooks
-from contexten_server.hooks import MAX_BODY_BYTES
+from contexten_server.hooks import MAX_BODY_BYTES, MAX_DROPPED_BYTES
 from contexten_server.http import http_app
 
 pytestmark = pytest.mark.anyio
@@ -168,7 +170,9 @@ async def test_a_header_that_comes_twice_is_not_read_two_ways(live: Any, http: h
     assert (await http.post(path, content=request["content"], headers=twice[::-1])).status_code == 401
 
 
-async def test_a_huge_body_is_refused_while_it_arrives(live: Any, http: httpx.AsyncClient) -> None:
+async def test_a_huge_body_is_refused_and_an_endless_one_not_read_to_its_end(
+    live: Any, http: httpx.AsyncClient
+) -> None:
     path, secret = await github_hook(live.service)
     answer = await http.post(path, **signed(secret, b"x" * (MAX_BODY_BYTES + 1)))
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
@@ -186,7 +190,7 @@ async def test_a_huge_body_is_refused_while_it_arrives(live: Any, http: httpx.As
 
     answer = await http.post(path, content=chunks(), headers=signed(secret, b"")["headers"])
     assert answer.status_code == 413
-    assert sent <= MAX_BODY_BYTES // 65536 + 2
+    assert sent <= (MAX_BODY_BYTES + MAX_DROPPED_BYTES) // 65536 + 3
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(
@@ -274,3 +278,40 @@ async def test_a_fault_of_ours_is_logged_and_told_to_nobody(
     assert answer.status_code == 500
     assert "somebody" not in answer.text
     assert "somebody" in caplog.text
+
+
+def posted(base: str, *parts: bytes) -> bytes:
+    """What the server answers to a sender that writes all of its request before it reads; "" where it was reset."""
+    with socket.create_connection((urlsplit(base).hostname, urlsplit(base).port), timeout=30) as sender:
+        try:
+            for part in (b"POST /hooks/nobody HTTP/1.1\r\nHost: hooks.example.com\r\n", *parts):
+                sender.sendall(part)
+            return sender.recv(65536)
+        except ConnectionError:
+            return b""
+
+
+def test_a_sender_that_writes_all_of_a_huge_body_before_it_reads_is_answered(serve: Callable[..., Any]) -> None:
+    base = serve().base
+    size = 25 << 20
+    chunk = b"%x\r\n%b\r\n" % (1 << 20, b"x" * (1 << 20))
+    for name, parts in {
+        "announced": (b"Content-Length: %d\r\n\r\n" % size, b"x" * size),
+        "in chunks": (b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 25, b"0\r\n\r\n"),
+        "held back until the server agrees": (b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % size,),
+    }.items():
+        assert posted(base, *parts).startswith(b"HTTP/1.1 413 "), name
+
+
+async def test_what_is_dropped_of_a_huge_body_is_not_waited_for(
+    live: Any, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "_BODY_S", 0.01)
+
+    async def stalled() -> AsyncIterator[bytes]:
+        yield b"x" * 65536
+        await anyio.Event().wait()
+
+    announced = {"content-length": str(MAX_BODY_BYTES + 1)}
+    with anyio.fail_after(10):
+        assert (await http.post("/hooks/trg_1", content=stalled(), headers=announced)).status_code == 413

@@ -7,7 +7,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -174,6 +174,47 @@ async def test_what_does_not_end_within_the_grace_goes_on_in_another_server(
         rows = connection.execute("SELECT type FROM events WHERE run_id = ? ORDER BY seq", (run_id,)).fetchall()
     types = [row[0] for row in rows]
     assert types.count("task.completed") == types.count("run.completed") == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for processes that are not its children")
+async def test_a_command_that_hears_no_signal_does_not_outlive_the_server(
+    serve: Callable[..., Any], tmp_path: Path
+) -> None:
+    told, script = tmp_path / "told", f"trap '' TERM; sleep 1000 & echo $$ $! > {tmp_path}/told; wait"
+    os.mkfifo(told)
+    task = {"name": "deaf", "required_tools": ["shell"], "parameters": {"argv": ["sh", "-c", script]}}
+    served = serve(STOP_GRACE_S="0.2", ALLOW_COMMANDS="sh")
+    with anyio.fail_after(60):
+        async with client(served.base) as http:
+            await start(http, {"stages": [{"name": "main", "tasks": [task]}]})
+        pids = (await anyio.to_thread.run_sync(told.read_text, abandon_on_cancel=True)).split()
+        ends = [os.pidfd_open(int(pid)) for pid in pids]
+        served.process.send_signal(signal.SIGTERM)
+        assert await anyio.to_thread.run_sync(served.process.wait, 20) == 0
+        for end in ends:
+            await anyio.wait_readable(end)
+            os.close(end)
+
+
+async def test_requests_that_are_sent_by_halves_end_with_the_server_and_are_no_defects(
+    serve: Callable[..., Any],
+) -> None:
+    served = serve(STOP_GRACE_S="0.2")
+    port = int(served.base.rpartition(":")[2])
+    half = b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n{"
+    with anyio.fail_after(30):
+        async with AsyncExitStack() as stack:
+            streams = [await stack.enter_async_context(await anyio.connect_tcp("127.0.0.1", port)) for _ in range(3)]
+            for stream in streams:
+                await stream.send(half)
+                assert (await stream.receive()).startswith(b"HTTP/1.1 100 ")  # the body is waited for
+            served.process.send_signal(signal.SIGTERM)
+            answers = [b"".join([part async for part in stream]) for stream in streams]
+        assert await anyio.to_thread.run_sync(served.process.wait, 20) == 0
+    assert [answer.partition(b"\r\n")[0] for answer in answers] == [b"HTTP/1.1 503 Service Unavailable"] * 3
+    told = served.process.stderr.read()
+    assert "Stopping" in told
+    assert "Traceback" not in told
 
 
 # Readiness

@@ -178,7 +178,11 @@ async def test_a_trigger_is_made_tested_delivered_and_deleted(served: Served, er
         again = await call("redeliver", delivery_id=delivery_id)
         assert again["redeliveries"] == 1
         assert await run_of(call, served, 2) != run
-        await call("update_trigger", trigger_id="on-push", name="On push", enabled=False)
+        assert (await call("list_deliveries"))["deliveries"][0]["earlier_run_ids"] == [run]
+        kept = await call("update_trigger", trigger_id="on-push", name="Kept", inputs=None, filter=None)
+        assert (kept.get("inputs"), kept.get("filter")) == (made.get("inputs"), made.get("filter"))
+        changed = await call("update_trigger", trigger_id="on-push", name="On push", enabled=False, inputs={})
+        assert [warning["code"] for warning in changed["warnings"]] == ["missing_input"]
         [listed] = (await call("list_triggers", flow_id="deploy", kind="webhook"))["triggers"]
         assert (listed["name"], listed["enabled"]) == ("On push", False)
         assert "secret" not in listed

@@ -107,7 +107,7 @@ async def test_a_run_cancelled_in_the_queue_leaves_none_pending(
 async def test_a_flow_that_another_runs_on_failure_is_kept(settings: FlowSettings) -> None:
     def unlist(tx: Transaction) -> list[str]:
         tx.execute("UPDATE flows SET listed = 0 WHERE flow_id != 'keeper'")
-        return prune_flows(tx, at=0.0, saved_before=9e9, keep=100)
+        return prune_flows(tx, at=0.0, saved_before=9e9, up_to=0)
 
     again = {"name": "again", "type": "flow", "parameters": {"flow_id": "used"}}
     async with FlowService(settings) as flows:

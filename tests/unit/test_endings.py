@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from contexten.extensions.flow import FlowService, FlowSettings
-from contexten.extensions.flow import core as core_module
+from contexten.extensions.flow import FlowService, FlowSettings, farewells
 from contexten.extensions.flow.agents.protocol import AttemptContext, Ending, TaskCall
 from contexten.extensions.flow.execution import conductor as conductor_module
 
@@ -141,7 +140,7 @@ async def test_the_service_closes_although_an_attempt_refuses_to_end(
 async def test_the_service_closes_although_an_agent_does_not(
     settings: FlowSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(core_module, "FAREWELL_S", 0.05)
+    monkeypatch.setattr(farewells, "FAREWELL_S", 0.05)
     freed = anyio.Event()
 
     class Staying(Clinging):
@@ -207,7 +206,7 @@ async def test_an_attempt_of_a_lost_run_is_told_so_and_repeated_under_its_id(
     async with FlowService(settings, agents=[agent]) as flows:
         run = await flows.execute_flow(workflow_def=flow())
         await agent.has_begun(1)
-        conductor = flows._conductor
+        conductor = flows._driver.conductor
         assert conductor is not None
         await flows._store.write(lambda tx: tx.execute("DELETE FROM servers"))  # as another does that thinks it dead
         await conductor.leases.look()

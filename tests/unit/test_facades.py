@@ -6,10 +6,18 @@ import math
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from contexten.extensions.flow import FlowExecutor, FlowManager, FlowOrchestrator, FlowScheduler, FlowSettings
-from contexten.extensions.flow.errors import InvalidArguments
+from contexten.extensions.flow import (
+    FlowExecutor,
+    FlowManager,
+    FlowOrchestrator,
+    FlowScheduler,
+    FlowService,
+    FlowSettings,
+)
+from contexten.extensions.flow.errors import InvalidArguments, StoreError
 from contexten_server.api.flows import FlowsAsked
 from contexten_server.api.runs import RunsAsked
 from contexten_tools.listing import ListFlows
@@ -123,3 +131,81 @@ def test_every_other_entrance_takes_a_state_in_any_case_too() -> None:
     assert ListFlows.model_validate({"status_filter": "COMPLETED"}).status_filter == "completed"
     assert FlowsAsked.model_validate({"status": "Idle"}).status == "idle"
     assert RunsAsked.model_validate({"status": "RUNNING"}).status == "running"
+
+
+class Slow:
+    """Holds its task until it is opened; counts how often it was closed."""
+
+    name = "slow"
+    agent_type = "slow"
+    tools = ("work",)
+    capacity = 1
+
+    def __init__(self) -> None:
+        self.reached, self.open, self.closed = anyio.Event(), anyio.Event(), 0
+
+    async def run(self, task: Any, context: Any) -> int:
+        self.reached.set()
+        await self.open.wait()
+        return 1
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+async def test_who_gives_closing_up_and_comes_again_waits_for_its_end(settings: FlowSettings) -> None:
+    agent = Slow()
+    manager = FlowManager(agents=[agent], settings=settings.model_copy(update={"stop_grace_s": 20.0}))
+    flow = {"stages": [{"name": "s", "tasks": [{"name": "t", "required_tools": ["work"]}]}]}
+    with anyio.fail_after(20):
+        first = await manager.service()
+        await first.execute_flow(workflow_def=flow)
+        await agent.reached.wait()
+        async with anyio.create_task_group() as group:
+            with anyio.CancelScope() as impatient:
+                group.start_soon(_until_closing, first, impatient)
+                await manager.aclose()
+            assert impatient.cancelled_caught
+            again: list[Any] = []
+            group.start_soon(_opened, manager, again)
+            await anyio.wait_all_tasks_blocked()
+            assert (again, agent.closed) == ([], 0)  # the first core has its agents yet
+            agent.open.set()
+        assert again[0] is not first
+        assert agent.closed == 1
+        await manager.aclose()
+
+
+async def _until_closing(service: Any, scope: anyio.CancelScope) -> None:
+    while service.is_open:
+        await anyio.lowlevel.checkpoint()
+    scope.cancel()
+
+
+async def _opened(manager: FlowManager, found: list[Any]) -> None:
+    found.append(await manager.service())
+
+
+async def test_a_farewell_that_fails_leaves_nobody_waiting(
+    settings: FlowSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, told = Slow(), []
+    service = FlowService(settings.model_copy(update={"stop_grace_s": 0.1}), agents=[agent])
+    flow = {"stages": [{"name": "s", "tasks": [{"name": "t", "required_tools": ["work"]}]}]}
+
+    async def fail() -> None:
+        raise StoreError("the disk failed")
+
+    async def follow(run_id: str) -> None:
+        told.append(await service.wait(run_id))
+
+    monkeypatch.setattr(service.telemetry, "finish", fail)
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            await service.__aenter__()
+            group.start_soon(follow, (await service.execute_flow(workflow_def=flow)).run_id)
+            await agent.reached.wait()
+            with pytest.raises(BaseExceptionGroup) as failed:
+                await service.__aexit__(None, None, None)
+    assert failed.group_contains(StoreError, match="the disk failed")
+    assert [view.state for view in told] == ["running"]

@@ -10,7 +10,7 @@ import pytest
 from contexten.extensions.flow import FlowService, FlowSettings
 from contexten.extensions.flow.actor import PYTHON
 from contexten.extensions.flow.housekeeping import PRUNE_S, keep_pruned
-from contexten.extensions.flow.store import notifications, triggers
+from contexten.extensions.flow.store import notifications, retention, triggers
 from contexten.extensions.flow.store.sql import SQL
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ SELECT 'dsp_' || n, ?, 'run.failed', 'run_1', 'f', 1, 'dead', 1, 'no', ? FROM nu
 async def test_the_line_of_what_is_kept_is_sought_once_a_pruning_not_once_a_batch(
     settings: FlowSettings, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (notifications, triggers):
+    for module in (notifications, retention, triggers):
         monkeypatch.setattr(module, "BATCH", 2)
     settings = settings.model_copy(update={"retention_runs": 3})
     asked: list[str] = []
@@ -61,5 +61,6 @@ async def test_the_line_of_what_is_kept_is_sought_once_a_pruning_not_once_a_batc
             for table in ("deliveries", "dispatches")
         ]
     assert left == [[6, 7, 8], [6, 7, 8]]
-    lines = [SQL["keep_line_of_dispatches"], SQL["keep_line_of_deliveries"]]
+    of = ("_of_dispatches", "", "_of_deliveries", "_of_entries", "_of_flows")
+    lines = [SQL[f"keep_line{each}"] for each in of]
     assert [sql for sql in asked if sql in lines] == lines

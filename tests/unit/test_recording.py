@@ -81,7 +81,7 @@ async def test_a_run_whose_move_the_schema_refuses_is_given_back(
         await flows.create_flow(workflow_def=FLOW, flow_id="x")
         await forbid(flows, "UPDATE OF output ON tasks")
         run = await flows.execute_flow(flow_id="x")
-        conductor = flows._conductor
+        conductor = flows._driver.conductor
         assert conductor is not None
         with anyio.fail_after(10):
             while conductor.refused != [run.run_id]:

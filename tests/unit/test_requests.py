@@ -119,7 +119,7 @@ async def test_what_is_asked_of_a_run_between_its_claim_and_its_beginning_is_obe
                     await anyio.lowlevel.checkpoint()
             assert (await flows.control(run.run_id, action)).state == "running"
             patch.undo()
-            conductor = flows._conductor
+            conductor = flows._driver.conductor
             assert conductor is not None
             for runs in claims:
                 conductor.intake.take(runs)

@@ -188,7 +188,7 @@ async def test_a_grace_that_passes_ends_a_cancelled_run_and_the_sub_flow_that_he
         farewell.callback(hold_up.set)
         await flows.create_flow(flow_id="child", workflow_def=flow(leaf))
         run = await flows.execute_flow(workflow_def=flow(call))
-        writer, conductor = flows._store._writer, flows._conductor
+        writer, conductor = flows._store._writer, flows._driver.conductor
         assert writer is not None
         assert conductor is not None
         with anyio.fail_after(30):

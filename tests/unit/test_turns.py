@@ -49,3 +49,34 @@ async def test_a_turn_that_failed_is_told_and_taken_again(clock: FakeClock, capl
         ("WARNING", "it was not done and will be tried again: the disk is full"),
         ("ERROR", "it was not done and will be tried again"),
     ]
+
+
+async def test_what_is_broken_is_not_tried_at_each_ring(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    turns: list[float] = []
+    bell = Bell(clock)
+    is_broken = True
+
+    async def turn() -> None:
+        turns.append(clock.monotonic())
+        if is_broken:
+            raise StoreError("the disk is full")
+
+    watchers = Watchers()
+    async with anyio.create_task_group() as group:
+        group.start_soon(
+            lambda: take_turns(turn, bell=bell, watchers=watchers, heard=lambda _: None, failure="it was not done")
+        )
+        for _ in range(2):
+            for _ in range(3):
+                await anyio.wait_all_tasks_blocked()
+                bell.ring()
+            await clock.advance(RETRY_S)
+        is_broken = False
+        bell.ring()
+        await clock.advance(RETRY_S)  # what rang is answered by the turn that follows, and by that alone
+        await clock.advance(1000)
+        bell.ring()
+        await anyio.wait_all_tasks_blocked()
+        group.cancel_scope.cancel()
+    assert turns == [0, RETRY_S, 2 * RETRY_S, 3 * RETRY_S, 3 * RETRY_S + 1000]
+    assert len(caplog.records) == 3

@@ -8,8 +8,19 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
+from typing_extensions import override
 
 from contexten.extensions.flow.definition import MAX_S, DuplicateKeys, load_json
 from contexten.extensions.flow.definition.pointers import pointer
@@ -20,14 +31,42 @@ from contexten_tools.schemas import plain
 MALFORMED = "\x00arguments"
 """The key under which a call's arguments arrive when they are no JSON object; no argument can have this name."""
 
+_ANNOTATIONS = frozenset({"title", "description", "default", "examples"})
+
+
+def _or_null(schema: JsonSchemaValue) -> JsonSchemaValue:
+    null = {"type": "null"}
+    values = {key: part for key, part in schema.items() if key not in _ANNOTATIONS}
+    if not values or null in values.get("anyOf", ()):  # it may be null already
+        return schema
+    return {"anyOf": [values, null], **{key: part for key, part in schema.items() if key in _ANNOTATIONS}}
+
 
 class Arguments(BaseModel):
-    """Base of all tools' arguments: strict types, no unknown names."""
+    """Base of all tools' arguments: strict types, no unknown names; null counts as absent."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     exactly_one: ClassVar[tuple[str, ...]] = ()
     """Of these arguments exactly one must be given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if value is not None or name not in cls.model_fields}
+
+    @override
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Of what is validated: arguments that may be absent may be null."""
+        schema = handler(core_schema)
+        told = handler.resolve_ref_schema(schema)
+        properties = told.get("properties", {})
+        for name in properties.keys() - set(told.get("required", ())):
+            properties[name] = _or_null(properties[name])
+        return schema
 
 
 ArgumentsT = TypeVar("ArgumentsT", bound=Arguments)
@@ -273,7 +312,7 @@ def _one_of(model: type[Arguments], given: Mapping[str, Any]) -> Issue | None:
 
 
 def parse(tool: str, model: type[ArgumentsT], given: Mapping[str, Any]) -> ArgumentsT:
-    """The arguments of a call to `tool`. An optional argument given as null counts as absent.
+    """The arguments of a call to `tool`.
 
     Raises InvalidArguments with every problem as an Issue whose path points into the arguments.
     """
@@ -290,9 +329,8 @@ def parse(tool: str, model: type[ArgumentsT], given: Mapping[str, Any]) -> Argum
             )
         )
     else:
-        present = {name: value for name, value in given.items() if value is not None or name not in model.model_fields}
         try:
-            parsed = model.model_validate(present)
+            parsed = model.model_validate(dict(given))
         except ValidationError as error:
             seen: set[str] = set()
             for detail in error.errors(include_url=False):
@@ -300,7 +338,7 @@ def parse(tool: str, model: type[ArgumentsT], given: Mapping[str, Any]) -> Argum
                 if issue.path not in seen:  # a union reports each of its arms
                     seen.add(issue.path)
                     issues.append(issue)
-        one_of = _one_of(model, present)
+        one_of = _one_of(model, given)
         if one_of is not None:
             issues.append(one_of)
     if parsed is None or issues:

@@ -14,6 +14,7 @@ from contexten.extensions.flow.triggers.views import (
     DeliveryView,
     TriggerCreated,
     TriggerPage,
+    TriggerSaved,
     TriggerTest,
     TriggerView,
 )
@@ -29,10 +30,11 @@ Have a flow started by itself: by time, by a request of another service, by a ch
 other flows' runs. `config` by kind:
 - cron {expression, timezone="UTC"}, interval {every_s, start_at?}, once {at}; all of them overlap="skip" (or allow, \
 queue, cancel_previous) and catch_up="latest" (or none, all) for times that passed while no server ran.
-- github {events=["pull_request:opened"], repositories, secret?}, linear {events=["Issue:create"], secret}, slack \
-{commands=["/deploy"], events, secret, response}, webhook {types, secret?} (Standard Webhooks). These get a URL: \
+- github {events=["pull_request:opened"], repositories, secret?}, linear {events=["Issue:create"], secret?}, slack \
+{commands=["/deploy"], events, secret?, response}, webhook {types, secret?} (Standard Webhooks). These get a URL: \
 `url` on this server, which must run with HTTP. `secret` is a name in the server's settings, never the secret \
-itself; github and webhook get a new one without it, shown in this answer only.
+itself; without it a new one is made, shown in this answer only. Slack never takes a made one, Linear by its API only: \
+name theirs.
 - file {path, patterns=["*.csv"], changes, recursive}, flow {flow_ids, states=["completed"]}.
 All take rate="10/1m", max_active and max_pending.
 
@@ -43,7 +45,8 @@ Answers trigger_id and what to do next. Call test_trigger to see what an event w
 
 UPDATE = """\
 Change a trigger: only what is given. A new `config` takes the place of the whole old one; inputs={} and filter="" \
-take those away. enabled=false stops it: nothing is taken, and what waits stays until it is enabled again."""
+take those away, null does not. enabled=false stops it: nothing is taken, and what waits stays until it is enabled \
+again."""
 
 LIST = """\
 List triggers, newest first: what each listens to, what it starts, when a schedule fires next, how many deliveries \
@@ -193,7 +196,7 @@ def register(server: ToolServer, app: App) -> None:
             title="Change a trigger",
             description=UPDATE,
             arguments=UpdateTrigger,
-            answer=lambda: answer_schema(TriggerView),
+            answer=lambda: answer_schema(TriggerSaved),
             annotations=changing,
             run=update,
             writes=True,

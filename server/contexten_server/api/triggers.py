@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Query, Response
-from pydantic import Field
+from pydantic import Field, model_validator
 from starlette.responses import JSONResponse
 
 from contexten.extensions.flow.states import DeliveryState
@@ -16,6 +16,7 @@ from contexten.extensions.flow.triggers.views import (
     DeliveryView,
     TriggerCreated,
     TriggerPage,
+    TriggerSaved,
     TriggerTest,
     TriggerView,
 )
@@ -40,13 +41,22 @@ class NewTrigger(CreateTrigger):
 
 
 class TriggerChange(Arguments):
-    """What to change of a trigger; the rest stays."""
+    """What to change of a trigger; the rest stays. Null takes away what a trigger can be without, `inputs` and
+    `filter`; elsewhere it counts as absent."""
 
     config: JsonObject | None = Field(None, description="the whole new config")
-    inputs: JsonObject | None = Field(None, description="new inputs; {} takes them away")
-    filter: Filter | None = Field(None, description="a new filter; an empty one takes it away")
+    inputs: JsonObject | None = Field(None, description="new inputs; null or {} takes them away")
+    filter: Filter | None = Field(None, description="a new filter; null or an empty one takes it away")
     name: Name | None = None
     enabled: bool | None = Field(None, description="false stops it, true lets it go on")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_nothing_for_null(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        nothing: dict[str, Any] = {"inputs": {}, "filter": ""}
+        return {name: nothing.get(name) if value is None else value for name, value in given.items()}
 
 
 class TriggerTry(Arguments):
@@ -88,7 +98,7 @@ async def get_trigger(app: Served, trigger_id: str) -> Response:
     return shown(await app.service.triggers.get(trigger_id))
 
 
-@router.patch("/triggers/{trigger_id}", response_model=TriggerView, dependencies=[WRITES])
+@router.patch("/triggers/{trigger_id}", response_model=TriggerSaved, dependencies=[WRITES])
 async def update_trigger(app: Served, caller: Caller, trigger_id: str, given: TriggerChange) -> Response:
     """Change a trigger, or switch it off and on."""
     change = given.model_dump(exclude_unset=True)

@@ -32,12 +32,12 @@ _ACTOR = Actor(client="contexten-flow", transport="cli", tool="notify")
 def _once(given: list[str] | None) -> list[str] | None:
     """What is taken once, of which the last would win in silence. Raises BadParameter."""
     if given is not None and len(given) > 1:
-        raise typer.BadParameter("give it once; add a notification for each")
+        raise typer.BadParameter("give it once; create a notification for each")
     return given
 
 
 @notify.command()
-def add(
+def create(
     kind: Annotated[
         str,
         typer.Argument(metavar="KIND", help=f"How it is told: {', '.join(NotificationKind)}.", show_default=False),
@@ -82,10 +82,10 @@ def add(
         "tag": tag[0] if tag else None,
         "name": name,
     }
-    conduct(screen, partial(_add, screen, db, asked))
+    conduct(screen, partial(_create, screen, db, asked))
 
 
-async def _add(screen: Screen, db: Path | None, asked: dict[str, Any]) -> Exit:
+async def _create(screen: Screen, db: Path | None, asked: dict[str, Any]) -> Exit:
     async with asking(db) as service:
         made = await service.notifications.create(**asked, actor=_ACTOR)
     if screen.as_json:
@@ -159,16 +159,16 @@ async def _enable(screen: Screen, notification_id: str, db: Path | None, *, enab
 
 
 @notify.command()
-def remove(notification_id: NotificationId, db: Db = None, as_json: Json = False) -> None:
+def delete(notification_id: NotificationId, db: Db = None, as_json: Json = False) -> None:
     """Tell a receiver nothing more. Messages that wait for it are deleted.
 
     Exit codes: 0 deleted, 1 no notification has that id, 2 wrong usage, 3 database not usable.
     """
     screen = Screen(as_json=as_json)
-    conduct(screen, partial(_remove, screen, notification_id, db))
+    conduct(screen, partial(_delete, screen, notification_id, db))
 
 
-async def _remove(screen: Screen, notification_id: str, db: Path | None) -> Exit:
+async def _delete(screen: Screen, notification_id: str, db: Path | None) -> Exit:
     async with asking(db) as service:
         view = await service.notifications.delete(notification_id, actor=_ACTOR)
     screen.answer(view, f"{view.notification_id}  deleted")

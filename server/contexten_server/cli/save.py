@@ -33,7 +33,7 @@ def save(
 ) -> None:
     """Save a definition as a flow, without running it; with the id of one that is there, as its next version.
 
-    The id that is printed is what `contexten-flow trigger add` and agents start it by.
+    The id that is printed is what `contexten-flow trigger create` and agents start it by.
 
     Exit codes: 0 saved, 1 the definition has problems, 2 wrong usage, 3 database not usable.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -10,8 +12,10 @@ from typing import Annotated
 import typer
 
 from contexten_server.cli.conduct import end, load_settings, tell_operator
+from contexten_server.cli.exits import Exit
 from contexten_server.cli.options import Db
 from contexten_server.cli.screen import Screen
+from contexten_server.running import termination_interrupts
 
 
 class Transport(StrEnum):
@@ -63,7 +67,19 @@ def serve(
     """
     screen = Screen()
     work = partial(_serve, transport, host, port, db, log_level, toolsets, read_only=read_only)
-    end(screen, partial(work, strategy=strategy, max_concurrent_flows=max_concurrent_flows))
+    end(screen, partial(_to_the_end, partial(work, strategy=strategy, max_concurrent_flows=max_concurrent_flows)))
+
+
+def _to_the_end(work: Callable[[], int]) -> int:
+    """Serve; a signal ends it in order at any moment, and one that comes again changes nothing."""
+    try:
+        with termination_interrupts():
+            code = work()
+    except KeyboardInterrupt:
+        code = Exit.OK
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    return code
 
 
 def _serve(

@@ -45,7 +45,7 @@ def _kinds() -> list[str]:
 
 
 @trigger.command()
-def add(
+def create(
     kind: Annotated[
         str,
         typer.Argument(
@@ -87,10 +87,10 @@ def add(
     Exit codes: 0 made, 1 no flow has that id, 2 wrong usage, 3 database not usable.
     """
     screen = Screen(as_json=as_json)
-    conduct(screen, partial(_add, screen, db, kind, flow_id, config, set_ or [], inputs, filter_, name, trigger_id))
+    conduct(screen, partial(_create, screen, db, kind, flow_id, config, set_ or [], inputs, filter_, name, trigger_id))
 
 
-async def _add(
+async def _create(
     screen: Screen,
     db: Path | None,
     kind: str,
@@ -266,16 +266,16 @@ async def _enable(screen: Screen, trigger_id: str, db: Path | None, *, enabled: 
 
 
 @trigger.command()
-def remove(trigger_id: TriggerId, db: Db = None, as_json: Json = False) -> None:
+def delete(trigger_id: TriggerId, db: Db = None, as_json: Json = False) -> None:
     """Delete a trigger with the record of its deliveries. Runs that it started go on.
 
     Exit codes: 0 deleted, 1 no trigger has that id, 2 wrong usage, 3 database not usable.
     """
     screen = Screen(as_json=as_json)
-    conduct(screen, partial(_remove, screen, trigger_id, db))
+    conduct(screen, partial(_delete, screen, trigger_id, db))
 
 
-async def _remove(screen: Screen, trigger_id: str, db: Path | None) -> Exit:
+async def _delete(screen: Screen, trigger_id: str, db: Path | None) -> Exit:
     async with asking(db) as service:
         view = await service.triggers.delete(trigger_id, actor=_ACTOR)
     screen.answer(view, f"{view.trigger_id}  deleted")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
 import pytest
+
+from contexten.extensions.flow.agents.mcp.stdio import stdio_transport
+from contexten.extensions.flow.agents.mcp.target import StdioTarget
 
 from .conftest import bad, example
 
@@ -132,6 +138,33 @@ async def test_a_flood_of_progress_leaves_a_bounded_journal(open_flows: Open) ->
         run_id = await flows.start("mcp:bad/call")
         assert (await flows.end(run_id)).output == {"t": "fine"}
         assert 0 < len(await flows.logs(run_id)) <= 100
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for processes that are not its children")
+async def test_the_end_of_the_event_loop_leaves_nothing_of_a_server_that_will_not_end(tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+    os.mkfifo(heard)
+    script = f"trap '' TERM; sleep 1000 & read line; echo $$ $! > {heard}; wait"
+    target = StdioTarget(command="/bin/sh", args=("-c", script), env=dict, cwd=None)
+    is_open = anyio.Event()
+
+    async def live() -> None:
+        async with stdio_transport(target, max_bytes=1000, on_end=print):
+            is_open.set()
+            await anyio.sleep_forever()
+
+    with anyio.fail_after(20):
+        living = asyncio.create_task(live())
+        await is_open.wait()
+        living.cancel()
+        told = await anyio.to_thread.run_sync(heard.read_text, abandon_on_cancel=True)  # that its input has ended
+        ends = [os.pidfd_open(int(pid)) for pid in told.split()]
+        living.cancel()  # as asyncio cancels what is left when its loop ends; no scope of anyio holds that off
+        for end in ends:
+            await anyio.wait_readable(end)
+            os.close(end)
+        with pytest.raises(asyncio.CancelledError):
+            await living
 
 
 async def test_a_server_over_http_that_forgot_its_sessions_is_asked_again(

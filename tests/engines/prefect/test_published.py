@@ -17,7 +17,7 @@ from .test_mirror import flow
 pytestmark = pytest.mark.anyio
 
 
-@pytest.mark.parametrize("trouble", ["vanishes", "answers 503"])
+@pytest.mark.parametrize("trouble", ["vanishes", "answers 503", "answers a page"])
 async def test_a_run_goes_on_while_prefect_does_not_answer(
     prefect_server: PrefectServer,
     settings: FlowSettings,
@@ -54,7 +54,7 @@ async def test_a_run_goes_on_while_prefect_does_not_answer(
                 if trouble == "vanishes":
                     await tap.shut()
                 else:
-                    tap.status = 503
+                    tap.status, tap.page = (503, b"") if trouble == "answers 503" else (200, b"<html>Upgrading</html>")
                 ended: list[Any] = []
 
                 async def wait() -> None:

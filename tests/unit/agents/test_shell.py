@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import signal
 import subprocess
 import sys
 import time
@@ -230,6 +232,34 @@ async def test_a_server_that_is_killed_leaves_neither_a_command_nor_its_children
         server.wait(30)
     for pid in {*running, *started}:
         await ends(pid)
+
+
+async def test_the_end_of_the_event_loop_during_the_grace_leaves_nothing_of_a_command(tmp_path: Path) -> None:
+    pids, heard = tmp_path / "pids", tmp_path / "heard"
+    script = f"trap 'echo > {heard}' TERM; read fed; sleep 1000 & echo $! $$ > {pids}; while :; do wait; done"
+    running = asyncio.create_task(  # its input comes when it has been started for good
+        command.run_command(["/bin/sh", "-c", script], cwd=tmp_path, env={}, stdin=b"fed\n", timeout_s=None)
+    )
+    group = [int(pid) for pid in (await written(pids)).split()]
+    running.cancel()
+    await written(heard)
+    running.cancel()  # as asyncio cancels what is left when its loop ends; no scope of anyio holds that off
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    for pid in group:
+        await ends(pid)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no guard")
+async def test_a_guard_kills_what_is_left_where_the_event_loop_ends_before_its_block() -> None:
+    process = await anyio.open_process(["sleep", "1000"], start_new_session=True, stdout=None, stderr=None)
+    block = command.guarding()
+    guard = await block.__aenter__()
+    await guard(process.pid)
+    await block.gen.aclose()  # as asyncio closes what is left when its loop ends
+    with anyio.fail_after(20):
+        assert await process.wait() == -signal.SIGKILL
+    await process.aclose()
 
 
 async def test_a_guard_ends_with_its_command(shell: Run) -> None:

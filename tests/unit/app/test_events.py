@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -186,6 +187,45 @@ def test_a_rule_is_checked_where_it_is_declared(settings: FlowSettings, decide_n
         ContextenApp(settings=settings).github.on("push", flow_id="x", filter="payload.ref == 'main'")
     with pytest.raises(InvalidArguments, match="time zone"):
         ContextenApp(settings=settings).cron("0 9 * * *", timezone="Europe/Berlim")(decide_nothing)
+
+
+@pytest.mark.parametrize("declare", ["github.event", "linear.event", "slack.event", "slack.command", "cron"])
+def test_a_decorator_without_parentheses_is_refused_and_shows_how_it_is_written(
+    settings: FlowSettings, decide_nothing: EventFunction, declare: str
+) -> None:
+    app = ContextenApp(settings=settings)
+    decorate = attrgetter(declare)(app)
+    with pytest.raises(TypeError, match=rf'Write @app\.{declare}\(".+"\) above _decide_nothing: .*not a function'):
+        decorate(decide_nothing)
+    assert app.sources == []
+
+
+@pytest.mark.parametrize(
+    ("declare", "given", "rule"),
+    [
+        ("github.event", "Push", "like 'pull_request:opened'"),
+        ("github.event", "", "like 'pull_request:opened'"),
+        ("linear.event", "Issue: create", "like 'Issue:create'"),
+        ("slack.event", " app_mention", "like 'app_mention'"),
+        ("slack.event", "/de ploy", "like 'app_mention'"),
+        ("slack.command", "deploy", "begins with '/'"),
+        ("slack.command", "/", "is written"),
+    ],
+)
+def test_what_no_event_can_be_is_refused_with_the_name_of_the_function(
+    settings: FlowSettings, decide_nothing: EventFunction, declare: str, given: str, rule: str
+) -> None:
+    app = ContextenApp(settings=settings)
+    with pytest.raises(InvalidArguments, match=rule) as refused:
+        attrgetter(declare)(app)(given)(decide_nothing)
+    assert f"_decide_nothing would never be asked about {given!r}" in refused.value.message
+    assert "pattern" not in str(refused.value.as_dict())
+    assert app.sources == []
+
+
+def test_a_rule_for_what_no_event_can_be_is_refused_with_its_flow(settings: FlowSettings) -> None:
+    with pytest.raises(InvalidArguments, match=r"the flow 'build' would never be asked about 'Push'"):
+        ContextenApp(settings=settings).github.on("Push", flow_id="build")
 
 
 async def test_the_first_function_that_answers_a_flow_starts_it(

@@ -155,7 +155,8 @@ async def test_a_receiver_that_is_gone_is_disabled_until_somebody_retries_a_mess
         await run(flows)  # nothing is kept for it
         [dead] = (await flows.notifications.dispatches(made)).dispatches
         view = await flows.notifications.get(made)
-        assert (dead.state, view.disabled) == ("dead", "the receiver answered 410 Gone")
+        assert (dead.state, dead.status, dead.error) == ("dead", 410, "answered 410: well")
+        assert (view.disabled, view.dead) == ("the receiver answered 410 Gone", 1)
         receiver.statuses["/hook"] = 200
         await flows.notifications.retry(dead.dispatch_id)
         await heard.have(1, "notification.sent")
@@ -313,7 +314,7 @@ async def test_a_secret_that_is_not_set_today_is_waited_for_even_longer_than_the
         [dispatch] = (await flows.notifications.dispatches()).dispatches
         assert "HOOK has no value" in (dispatch.error or "")
         late = flows.clock.timestamp() + 1
-        assert await flows._store.write(lambda tx: prune(tx, ended_before=late, keep=1)) == 1
+        assert await flows._store.write(lambda tx: prune(tx, ended_before=late, up_to=0)) == 1
         monkeypatch.setenv("HOOK", signing)
         await pass_time(POLICY.delay_s)
         await heard.have(1, "notification.sent")

@@ -119,15 +119,16 @@ async def test_a_named_secret_signs_and_is_not_shown(
     assert Webhook(SIGNING).verify(message.body, message.headers)["type"] == "test"
 
 
+@pytest.mark.parametrize("beyond", ["?token=hidden", "#hidden", "?token=hidden#hidden", "#hidden?token=hidden"])
 async def test_no_secret_is_in_any_answer_entry_or_log(
-    settings: FlowSettings, receiver: Any, run: Run, entries: Any, caplog: pytest.LogCaptureFixture
+    settings: FlowSettings, receiver: Any, run: Run, entries: Any, caplog: pytest.LogCaptureFixture, beyond: str
 ) -> None:
     for name in ("contexten", "httpx", "httpcore"):
         caplog.set_level(logging.DEBUG, logger=name)
     receiver.statuses["/hook"] = 410
     async with FlowService(settings) as flows:
         heard = entries(flows)
-        url = f"{receiver.url}/hook?token=in-the-query"
+        url = f"{receiver.url}/hook{beyond}"
         made = await flows.notifications.create(kind="webhook", url=url, events=["run.completed"])
         await run(flows)
         await heard.have(1, "notification.disabled")
@@ -144,7 +145,8 @@ async def test_no_secret_is_in_any_answer_entry_or_log(
     assert made.notification_id in text
     assert made.secret not in text
     assert made.secret.removeprefix("whsec_") not in text
-    assert "in-the-query" not in text
+    assert "hidden" not in text
+    assert made.url == f"{receiver.url}/hook?…"
 
 
 async def test_the_journal_says_who_made_changed_tested_and_deleted_a_receiver(

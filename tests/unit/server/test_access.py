@@ -1,10 +1,15 @@
 """Who may reach the server over HTTP."""
 
+import asyncio
+from functools import partial
+
+import anyio
 import pytest
+from starlette.types import Message
 
 from contexten.extensions.flow.outside.urls import is_loopback
 from contexten.extensions.flow.settings import FlowSettings
-from contexten_server.access import BindRefused, bracketed, check_bind, security_for
+from contexten_server.access import BindRefused, EndWithServer, bracketed, check_bind, security_for
 from contexten_server.http import bind
 
 
@@ -70,3 +75,28 @@ def test_a_taken_port_is_refused_with_what_to_do() -> None:
 def test_a_name_that_does_not_exist_is_refused() -> None:
     with pytest.raises(BindRefused, match="cannot listen"):
         bind("no-such-host.invalid", 0)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("is_stopping", [False, True])
+async def test_a_request_that_is_cut_off_is_an_answer_only_where_the_server_stops(is_stopping: bool) -> None:
+    reached, stopping = anyio.Event(), anyio.Event()
+    sent: list[Message] = []
+
+    async def wait(*_: object) -> None:
+        reached.set()
+        await anyio.sleep_forever()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/hooks/x", "headers": []}
+    request = asyncio.create_task(EndWithServer(wait, stopping)(scope, partial(asyncio.Future), send))
+    with anyio.fail_after(5):
+        await reached.wait()
+        if is_stopping:
+            stopping.set()
+        request.cancel()
+        await asyncio.wait([request])
+    assert request.cancelled() is not is_stopping
+    assert [message["status"] for message in sent if "status" in message] == ([503] if is_stopping else [])

@@ -47,6 +47,18 @@ async def test_a_server_whose_life_was_cut_down_lives_again_with_the_next_reques
             assert (await web.get("/api/flows")).status_code == 200
 
 
+async def test_a_server_that_is_started_again_leaves_nobody_counting(embedded: Embedded) -> None:
+    counting = set()
+    with anyio.fail_after(20):
+        for _ in range(3):
+            async with _web(embedded) as web:
+                assert (await web.get("/metrics")).status_code == 200
+            service = await embedded._service()
+            counting.add(len(service._feed._listeners))
+            await embedded.aclose()
+    assert len(counting) == 1
+
+
 @pytest.mark.parametrize(("client", "status"), [(("127.0.0.1", 5000), 200), (("192.0.2.7", 5000), 403), (None, 403)])
 async def test_without_authentication_only_a_caller_known_to_be_here_is_answered(
     embedded: Embedded, client: Any, status: int

@@ -14,6 +14,8 @@ from contexten.extensions.flow.agents.protocol import AttemptContext, TaskCall
 from contexten.extensions.flow.errors import AttemptError
 from contexten.extensions.flow.live.narrator import narrate
 from contexten.extensions.flow.telemetry import Names, folding
+from contexten.extensions.flow.telemetry import telemetry as telemetry_module
+from contexten.extensions.flow.telemetry.readings import take_readings
 
 if TYPE_CHECKING:
     from tests.unit.conftest import EndOf, Gate
@@ -66,6 +68,28 @@ async def test_a_program_s_provider_of_meters_is_told(
     outcomes = {point.attributes["contexten.task.state"] for point in found["contexten.flow.task.attempt.duration"]}
     assert outcomes == {"completed", "failed"}
     assert found["contexten.flow.slots"][0].value == 100
+
+
+@pytest.mark.usefixtures("reader")
+async def test_gauges_that_cannot_be_read_are_read_again(
+    settings: FlowSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failed, read = anyio.Event(), anyio.Event()
+
+    async def shaky_readings(*arguments: Any) -> Any:
+        if failed.is_set():
+            read.set()
+            return await take_readings(*arguments)
+        failed.set()
+        raise KeyError("agents")
+
+    monkeypatch.setattr(telemetry_module, "take_readings", shaky_readings)
+    monkeypatch.setattr(telemetry_module, "READ_S", 0)
+    async with FlowService(settings) as flows:
+        with anyio.fail_after(30):
+            await read.wait()
+        assert flows.is_open
+    assert "gauges could not be read" in caplog.text
 
 
 async def test_nothing_listens_where_no_provider_is_set(

@@ -1,4 +1,4 @@
-"""What is probably not meant so is said when a trigger is made; the trigger is made all the same."""
+"""What is probably not meant so is said when a trigger is made or changed, and it is saved all the same."""
 
 from __future__ import annotations
 
@@ -84,3 +84,31 @@ async def test_a_flow_that_is_not_there_is_warned_of_where_its_end_is_to_be_hear
         ),
         ("unknown_flow", "/config/flow_ids/2", "There is no flow 'x' yet.", None),
     ]
+
+
+async def test_a_change_is_warned_of_as_a_new_trigger_is(settings: FlowSettings) -> None:
+    async with FlowService(settings, drive=False) as flows:
+        await flows.create_flow(workflow_def={**FLOW, "inputs": OF_TITLE}, flow_id="target")
+        create, update = flows.triggers.create, flows.triggers.update
+        await create(flow_id="target", kind="webhook", inputs={"title": "a"}, trigger_id="hook", actor=PYTHON)
+        assert (await update("hook", name="Hook", actor=PYTHON)).warnings is None
+        changed = await update("hook", inputs={"titel": "a"}, actor=PYTHON)
+        made = await create(flow_id="target", kind="webhook", inputs={"titel": "a"}, actor=PYTHON)
+        assert [one.code for one in changed.warnings or ()] == ["undeclared_input", "missing_input"]
+        assert changed.warnings == made.warnings
+        heard = {"flow_ids": ["none"]}
+        await create(flow_id="target", kind="flow", config=heard, trigger_id="end", inputs={"title": "a"}, actor=PYTHON)
+        [unknown] = (await update("end", enabled=False, actor=PYTHON)).warnings or []
+        assert (unknown.code, unknown.path) == ("unknown_flow", "/config/flow_ids/0")
+
+
+async def test_a_change_of_a_trigger_whose_flow_is_gone_is_made_and_warned_of(settings: FlowSettings) -> None:
+    async with FlowService(settings, drive=False) as flows:
+        await flows.create_flow(workflow_def=FLOW, flow_id="target")
+        await flows.triggers.create(flow_id="target", kind="webhook", trigger_id="hook", actor=PYTHON)
+        await flows._store.write(lambda tx: tx.rows("DELETE FROM flow_versions"))
+        await flows._store.write(lambda tx: tx.rows("DELETE FROM flows"))
+        flows._flows.gone(["target"])
+        changed = await flows.triggers.update("hook", enabled=False, actor=PYTHON)
+        assert not changed.enabled
+        assert [(one.code, one.path) for one in changed.warnings or ()] == [("unknown_flow", "/flow_id")]

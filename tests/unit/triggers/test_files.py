@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -72,13 +73,6 @@ def watch(folder: Path) -> Watch:
     return watching
 
 
-async def watched_again() -> None:
-    """Once it is watched in a thread."""
-    limiter = anyio.to_thread.current_default_thread_limiter()
-    while not limiter.borrowed_tokens:
-        await anyio.lowlevel.checkpoint()
-
-
 async def test_a_new_file_is_told_once_with_what_a_flow_needs_to_read_it(folder: Path, watch: Watch) -> None:
     async with watch() as events:
         (folder / "a.csv").write_text("1")
@@ -137,20 +131,125 @@ async def test_a_name_that_is_no_text_ends_no_watch(
         assert (await events.receive()).payload["name"] == "before.csv"
         Path(os.fsdecode(os.fsencode(folder) + b"/\xff.csv")).write_text("1")
         await clock.is_restarted.wait()
-        await watched_again()
         (folder / "after.csv").write_text("1")
         assert (await events.receive()).payload["name"] == "after.csv"
     assert "is not watched now" in caplog.text
 
 
-async def test_several_servers_give_one_change_one_id(folder: Path, watch: Watch) -> None:
+def are_one(one: TriggerEvent, other: TriggerEvent) -> bool:
+    """Whether the second is known when the first is recorded, whichever of them that is."""
+    return _is_known(one, other) and _is_known(other, one)
+
+
+def _is_known(event: TriggerEvent, recorded: TriggerEvent) -> bool:
+    assert event.same_ids is not None
+    return event.same_ids[0] <= recorded.id <= event.same_ids[1]
+
+
+async def test_what_several_servers_see_is_one_event(folder: Path, watch: Watch) -> None:
     async with watch() as here, watch() as there:
         (folder / "a.csv").write_text("1")
         first = [await here.receive(), await there.receive()]
         os.utime(folder / "a.csv", ns=(1, 1))
         second = [await here.receive(), await there.receive()]
-    assert first[0].id == first[1].id
-    assert second[0].id == second[1].id != first[0].id
+    assert are_one(*first)
+    assert are_one(*second)
+    assert not are_one(first[0], second[0])
+
+
+async def test_a_deletion_is_one_event_although_more_happens_before_a_slower_server_looks(
+    folder: Path, watch: Watch
+) -> None:
+    (folder / "a.csv").write_text("1")
+    (folder / "b.csv").write_text("1")
+    async with watch(changes=("modified", "deleted")) as quick, watch(changes=("deleted",), settle_s=0.5) as slow:
+        (folder / "a.csv").write_text("22")
+        assert (await quick.receive()).type == "modified"  # which the other one never sees
+        (folder / "a.csv").unlink()
+        told = await quick.receive()
+        (folder / "b.csv").unlink()
+        assert are_one(told, await slow.receive())
+        other = await quick.receive()
+        assert not are_one(told, other)
+        assert are_one(other, await slow.receive())
+
+
+async def test_a_new_file_is_one_event_although_its_flow_changes_it_before_a_slower_server_looks(
+    folder: Path, watch: Watch
+) -> None:
+    async with watch(changes=("added",)) as quick, watch(changes=("added",), settle_s=0.3) as slow:
+        (folder / "a.csv").write_text("1")
+        told = await quick.receive()
+        (folder / "a.csv").write_text("22")
+        (folder / "a.csv").chmod(0o600)
+        assert are_one(told, await slow.receive())
+
+
+async def test_a_file_that_is_moved_away_and_back_is_new_each_time(folder: Path, watch: Watch, tmp_path: Path) -> None:
+    told = []
+    (tmp_path / "a.csv").write_text("1")
+    async with watch(changes=("added", "deleted")) as here, watch(changes=("added", "deleted")) as there:
+        for _ in range(2):
+            (tmp_path / "a.csv").rename(folder / "a.csv")
+            told.append([await here.receive(), await there.receive()])
+            (folder / "a.csv").rename(tmp_path / "a.csv")
+            told.append([await here.receive(), await there.receive()])
+    assert [here.type for here, _ in told] == ["added", "deleted"] * 2
+    assert all(are_one(here, there) for here, there in told)
+    assert not are_one(told[0][0], told[2][0])
+    assert not are_one(told[1][0], told[3][1])
+
+
+async def test_an_old_version_that_is_put_back_is_a_change(folder: Path, watch: Watch, tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).write_text(name)
+        os.utime(tmp_path / name, ns=(1, 1))
+    (folder / "a.csv").write_text("first")
+    told = []
+    async with watch(changes=("modified",)) as events:
+        for name in ("old", "new", "old"):
+            shutil.copy2(tmp_path / name, tmp_path / "copy")
+            (tmp_path / "copy").replace(folder / "a.csv")
+            told.append(await events.receive())
+    assert not are_one(told[0], told[2])
+
+
+async def test_a_mode_or_another_link_is_no_change_of_a_file(folder: Path, watch: Watch, tmp_path: Path) -> None:
+    (folder / "a.csv").write_text("1")
+    (folder / "b.csv").write_text("1")
+    async with watch() as events:
+        (folder / "a.csv").chmod(0o600)
+        os.link(folder / "a.csv", tmp_path / "link")
+        (folder / "b.csv").write_text("22")
+        assert (await events.receive()).payload["name"] == "b.csv"
+
+
+async def test_what_goes_with_a_folder_is_told_of_and_again_when_it_comes_back(
+    folder: Path, watch: Watch, tmp_path: Path
+) -> None:
+    (folder / "batch").mkdir()
+    (folder / "batch" / "a.csv").write_text("1")
+    async with watch(changes=("added", "deleted")) as events:
+        (folder / "batch").rename(tmp_path / "batch")
+        assert ((gone := await events.receive()).type, gone.payload["path"]) == ("deleted", "in/batch/a.csv")
+        (tmp_path / "batch").rename(folder / "batch")
+        assert ((back := await events.receive()).type, back.payload["path"]) == ("added", "in/batch/a.csv")
+
+
+async def test_of_files_that_went_long_ago_nothing_is_kept(
+    folder: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_KEPT_S", 0.0)
+    told = []
+    async with watch(changes=("added", "deleted")) as here, watch(changes=("added", "deleted")) as there:
+        for name in ("a.csv", "b.csv", "a.csv"):
+            (folder / name).write_text("1")
+            told.append([await here.receive(), await there.receive()])
+            (folder / name).unlink()
+            told.append([await here.receive(), await there.receive()])
+    assert all(are_one(here, there) for here, there in told)
+    assert not are_one(told[0][0], told[4][0])
+    assert not are_one(told[1][0], told[5][0])
 
 
 async def test_one_file_is_followed_when_it_is_replaced(folder: Path, watch: Watch) -> None:
@@ -172,15 +271,45 @@ async def test_a_link_leads_nowhere(folder: Path, watch: Watch, tmp_path: Path) 
         assert (await events.receive()).payload["name"] == "own.csv"
 
 
-async def test_a_folder_that_is_not_there_is_waited_for(folder: Path, watch: Watch) -> None:
+@pytest.fixture
+def is_known(monkeypatch: pytest.MonkeyPatch) -> anyio.Event:
+    """Once the files of a watch were looked at."""
+    is_known = anyio.Event()
+    take_stock = files._Watch.take_stock
+
+    async def take_stock_and_say(watch: files._Watch) -> None:
+        await take_stock(watch)
+        is_known.set()
+
+    monkeypatch.setattr(files._Watch, "take_stock", take_stock_and_say)
+    return is_known
+
+
+async def test_a_folder_that_is_not_there_is_waited_for(folder: Path, watch: Watch, is_known: anyio.Event) -> None:
     clock = QuickClock()
     async with watch(clock=clock, path="in/later") as events:
         await clock.is_waited_for.wait()
         (folder / "later").mkdir()
+        (folder / "later" / "old.csv").write_text("1")
         clock.is_back.set()
-        await watched_again()
+        await is_known.wait()
         (folder / "later" / "a.csv").write_text("1")
         assert (await events.receive()).payload["path"] == "in/later/a.csv"
+
+
+async def test_what_changed_while_a_folder_was_away_is_told_when_it_is_back(
+    folder: Path, watch: Watch, tmp_path: Path
+) -> None:
+    clock = QuickClock()
+    (folder / "a.csv").write_text("1")
+    async with watch(clock=clock, changes=("added", "deleted")) as events:
+        folder.rename(tmp_path / "away")
+        await clock.is_waited_for.wait()
+        (tmp_path / "away" / "a.csv").rename(tmp_path / "away" / "b.csv")
+        (tmp_path / "away").rename(folder)
+        clock.is_back.set()
+        told = [await events.receive(), await events.receive()]
+        assert [(event.type, event.payload["name"]) for event in told] == [("deleted", "a.csv"), ("added", "b.csv")]
 
 
 async def test_watching_takes_no_thread_from_others(watch: Watch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,6 +15,7 @@ from contexten.extensions.flow.actor import PYTHON, Actor
 from contexten.extensions.flow.errors import IllegalMove, InvalidArguments
 from contexten.extensions.flow.store.sql import SQL
 from contexten.extensions.flow.triggers.model import TriggerEvent
+from contexten.extensions.flow.triggers.treatment import Handler, Treatment
 from contexten.extensions.flow.triggers.views import DeliveryView, trigger_of
 
 if TYPE_CHECKING:
@@ -233,6 +236,12 @@ async def test_inputs_that_do_not_fit_fail_the_delivery_and_a_redelivery_mends_i
         await flows.triggers.redeliver(failed.delivery_id, actor=PYTHON)  # of a started one: another run
         again = await settled(flows, failed.delivery_id)
         assert (again.redeliveries, again.run_id) == (2, (await runs_of(flows))[1])
+        assert (mended.earlier_run_ids, again.earlier_run_ids) == (None, [mended.run_id])
+        await flows.triggers.redeliver(failed.delivery_id, actor=PYTHON)
+        await settled(flows, failed.delivery_id)
+        [listed] = (await flows.triggers.deliveries("hook")).deliveries
+        assert listed.earlier_run_ids == [mended.run_id, again.run_id]
+        assert listed.run_id not in listed.earlier_run_ids
 
 
 async def test_a_flow_that_is_gone_fails_the_delivery(settings: FlowSettings) -> None:
@@ -240,7 +249,7 @@ async def test_a_flow_that_is_gone_fails_the_delivery(settings: FlowSettings) ->
         await hook(flows)
         await flows._store.write(lambda tx: tx.rows("DELETE FROM flow_versions"))
         await flows._store.write(lambda tx: tx.rows("DELETE FROM flows"))
-        flows._forget(["target"])
+        flows._flows.gone(["target"])
         failed = await settled(flows, await send(flows, 1))
         assert failed.error is not None
         assert failed.error.code == "flow_not_found"
@@ -283,6 +292,84 @@ async def test_a_function_decides_what_an_event_starts(settings: FlowSettings, e
         assert (nothing.state, nothing.reason) == ("filtered", "its handler starts nothing for the event")
         assert trouble.error is not None
         assert trouble.error.message == "The handler 'mine' raised ValueError: no such luck"
+
+
+async def cancelled(_: TriggerEvent) -> RunRequest | None:
+    """Waits for a task that somebody cancels."""
+    other = asyncio.get_running_loop().create_future()
+    other.cancel()
+    await other
+    return None
+
+
+async def leaves(_: TriggerEvent) -> RunRequest | None:
+    sys.exit("no more")
+
+
+def leaves_at_once(_: TriggerEvent) -> RunRequest | None:
+    sys.exit(3)
+
+
+@pytest.mark.parametrize(
+    ("handler", "told"),
+    [(cancelled, "CancelledError"), (leaves, "SystemExit: no more"), (leaves_at_once, "SystemExit: 3")],
+)
+async def test_a_function_that_is_cancelled_or_leaves_fails_its_delivery_and_the_next_one_starts(
+    settings: FlowSettings, handler: Handler, told: str
+) -> None:
+    async with FlowService(settings) as flows:
+        await hook(flows, flow_id=None, handler="mine")
+        flows.triggers.handle("mine", handler)
+        failed = await settled(flows, await send(flows, 1))
+        assert failed.error is not None
+        assert (failed.state, failed.error.message) == ("failed", f"The handler 'mine' raised {told}")
+        flows.triggers.handle("mine", lambda _: {"flow_id": "target"})
+        assert (await settled(flows, await send(flows, 2))).state == "started"
+
+
+async def test_a_function_that_waits_when_its_service_closes_has_not_failed_and_is_asked_again(
+    settings: FlowSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    reached = anyio.Event()
+
+    async def slow(_: TriggerEvent) -> RunRequest | None:
+        reached.set()
+        await anyio.sleep_forever()
+        return None
+
+    with anyio.fail_after(30):
+        async with FlowService(settings) as flows:
+            await hook(flows, flow_id=None, handler="mine")
+            flows.triggers.handle("mine", slow)
+            sent = await send(flows, 1)
+            await reached.wait()
+    assert "raised" not in caplog.text
+    async with FlowService(settings) as flows:
+        flows.triggers.handle("mine", lambda _: {"flow_id": "target"})
+        assert (await settled(flows, sent)).state == "started"
+
+
+@pytest.mark.parametrize("defect", [ZeroDivisionError, asyncio.CancelledError])
+async def test_a_defect_that_stops_a_trigger_stops_it_for_a_moment_only(
+    settings: FlowSettings, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, defect: type[BaseException]
+) -> None:
+    outcome, raised = Treatment.outcome, anyio.Event()
+
+    async def defective(*given: Any, **more: Any) -> Any:
+        if raised.is_set():
+            return await outcome(*given, **more)
+        raised.set()
+        raise defect
+
+    monkeypatch.setattr(Treatment, "outcome", defective)
+    async with FlowService(settings, clock=clock) as flows:
+        await hook(flows)
+        sent = [await send(flows, number) for number in range(2)]
+        with anyio.fail_after(30):
+            await raised.wait()
+            while (await flows.triggers.get("hook")).waiting:
+                await clock.advance(1)
+        assert [(await settled(flows, delivery_id)).state for delivery_id in sent] == ["started", "started"]
 
 
 async def test_a_process_that_handles_something_no_more_leaves_it_to_others(settings: FlowSettings) -> None:

@@ -268,7 +268,7 @@ def test_once_fires_once() -> None:
         ("once", {"at": "2026-01-01T00:00:00"}, "/config/at", "zone"),
         ("github", {"events": ["pull request"]}, "/config/events/0", "pattern"),
         ("github", {"rate": "often"}, "/config/rate", "10/1s"),
-        ("linear", {}, "/config/secret", "missing"),
+        ("linear", {"secret": "a-b"}, "/config/secret", "pattern"),
         ("slack", {"secret": "SLACK", "commands": ["deploy"]}, "/config/commands/0", "pattern"),
         ("webhook", {"secret": "whsec_C2FVs/BQIhrscChlQIMV="}, "/config/secret", None),
         ("file", {"path": "in", "changes": ["moved"]}, "/config/changes/0", "'added'"),
@@ -284,6 +284,31 @@ def test_what_is_wrong_with_a_configuration_is_told_with_its_place(
     messages = {issue.path: issue.message for issue in refused.value.issues}
     assert path in messages
     assert word is None or word in messages[path]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "meant"),
+    [
+        ("cron", "cron", "expression"),
+        ("cron", "schedule", "expression"),
+        ("cron", "Time_Zone", "timezone"),
+        ("interval", "seconds", "every_s"),
+        ("interval", "every", "every_s"),
+        ("once", "run_at", "at"),
+        ("once", "date", "at"),
+        ("github", "repos", "repositories"),
+        ("github", "event", "events"),
+        ("webhook", "events", "types"),
+        ("file", "events", "changes"),
+        ("file", "paths", "path"),
+        ("flow", "flow_id", "flow_ids"),
+    ],
+)
+def test_another_word_for_a_field_is_told_first_with_the_field_that_was_meant(
+    kind: str, given: str, meant: str
+) -> None:
+    with pytest.raises(InvalidArguments, match=rf"at /config/{given}: '{given}' is not known; did you mean '{meant}'"):
+        parse_config(TriggerKind(kind), {given: "x"})
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ async def test_a_tick_cancels_the_run_before_it(
         assert (run.state, run.reason) == ("cancelled", "its schedule fired again")
 
 
-async def test_a_schedule_that_is_disabled_fires_no_more_and_begins_anew_when_enabled(
+async def test_an_interval_that_is_disabled_fires_no_more_and_keeps_its_beat_when_enabled(
     settings: FlowSettings, clock: FakeClock
 ) -> None:
     async with FlowService(settings, clock=clock) as flows:
@@ -185,9 +185,30 @@ async def test_a_schedule_that_is_disabled_fires_no_more_and_begins_anew_when_en
         assert (await flows.triggers.update("timer", enabled=False, actor=PYTHON)).next_at is None
         await clock.advance(12)
         view = await flows.triggers.update("timer", enabled=True, actor=PYTHON)
-        assert view.next_at == "2030-01-01T00:00:21.000+00:00"
+        assert view.next_at == "2030-01-01T00:00:18.000+00:00"
         await passes(flows, clock)
-        assert planned(await ticks(flows, 1)) == ["00:00:21"]
+        assert planned(await ticks(flows, 1)) == ["00:00:18"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "next_at"),
+    [
+        ({"every_s": 60}, {"every_s": 60, "max_active": 2}, "00:03:00"),
+        ({"every_s": 60}, {"every_s": 40}, "00:02:40"),
+        ({"every_s": 60}, {"every_s": 3600}, "01:00:00"),
+        ({"every_s": 60, "start_at": "2030-01-01T00:00:05Z"}, {"every_s": 60}, "00:03:00"),
+        ({"every_s": 60}, {"every_s": 60, "start_at": "2030-01-01T00:00:05Z"}, "00:03:05"),
+    ],
+)
+async def test_an_interval_keeps_the_beat_of_its_creation_over_changes(
+    settings: FlowSettings, clock: FakeClock, before: dict[str, Any], after: dict[str, Any], next_at: str
+) -> None:
+    async with FlowService(settings, clock=clock, drive=False) as flows:
+        await schedule(flows, **before)
+        await clock.advance(150)
+        view = await flows.triggers.update("timer", config=after, actor=PYTHON)
+        assert view.next_at == f"2030-01-01T{next_at}.000+00:00"
+        assert view.config.get("start_at") == after.get("start_at")
 
 
 async def test_a_clock_that_is_set_forward_is_noticed_within_a_minute(settings: FlowSettings, clock: FakeClock) -> None:

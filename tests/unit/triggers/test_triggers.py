@@ -15,7 +15,13 @@ import pytest
 
 from contexten.extensions.flow import FlowManager, FlowService, FlowSettings
 from contexten.extensions.flow.actor import PYTHON, Actor
-from contexten.extensions.flow.errors import DeliveryNotFound, FlowNotFound, InvalidArguments, TriggerNotFound
+from contexten.extensions.flow.errors import (
+    DeliveryNotFound,
+    FlowNotFound,
+    InvalidArguments,
+    InvalidInputs,
+    TriggerNotFound,
+)
 from contexten.extensions.flow.triggers.model import HookAnswer, HookRequest
 
 if TYPE_CHECKING:
@@ -59,6 +65,46 @@ async def test_a_webhook_has_an_address_and_a_secret_that_is_shown_once(settings
             [event.data() for event in await flows.events()],
         ]
         assert created.secret not in json.dumps(everything)
+
+
+@pytest.mark.parametrize(("kind", "taken_by"), [("linear", "webhookCreate"), ("slack", "senders of your own")])
+async def test_a_secret_is_made_too_for_who_signs_with_one_of_its_own_and_the_answer_says_so(
+    settings: FlowSettings, monkeypatch: pytest.MonkeyPatch, kind: str, taken_by: str
+) -> None:
+    monkeypatch.setenv("THEIRS", "a secret of theirs")
+    settings = FlowSettings(**{**settings.model_dump(), "secrets": "THEIRS"})
+    async with FlowService(settings, drive=False) as flows:
+        await flow_of(flows)
+        made = await flows.triggers.create(flow_id="target", kind=kind, actor=PYTHON)
+        assert len(bytes.fromhex(made.secret or "")) == 32
+        [warning] = made.warnings or []
+        assert (warning.code, warning.path) == ("vendors_own_secret", "/config/secret")
+        assert taken_by in warning.message
+        assert "setting secrets (CONTEXTEN_FLOW_SECRETS)" in warning.message
+        named = await flows.triggers.create(flow_id="target", kind=kind, config={"secret": "THEIRS"}, actor=PYTHON)
+        assert (named.secret, named.warnings) == (None, None)
+        with pytest.raises(InvalidArguments, match="no secret but the one"):
+            await flows.triggers.update(named.trigger_id, config={}, actor=PYTHON)
+        assert (
+            await flows.triggers.update(made.trigger_id, config={"secret": "THEIRS"}, actor=PYTHON)
+        ).warnings is None
+
+
+async def test_who_signs_with_a_secret_that_was_made_for_slack_is_heard(
+    settings: FlowSettings, clock: FakeClock
+) -> None:
+    async with FlowService(settings, clock=clock, drive=False) as flows:
+        await flow_of(flows)
+        made = await flows.triggers.create(flow_id="target", kind="slack", trigger_id="slack", actor=PYTHON)
+        now, body = str(int(clock.timestamp())), b"command=%2Fgreet&trigger_id=1.2.a"
+        signature = hmac.new((made.secret or "").encode(), f"v0:{now}:".encode() + body, "sha256").hexdigest()
+        headers = {
+            "x-slack-signature": f"v0={signature}",
+            "x-slack-request-timestamp": now,
+            "content-type": "application/x-www-form-urlencoded",
+        }
+        assert (await flows.triggers.receive("slack", HookRequest(headers=headers, body=body))).status == 200
+        assert [one.type for one in (await flows.triggers.deliveries()).deliveries] == ["/greet"]
 
 
 async def test_what_is_wrong_with_a_trigger_is_told_all_at_once_and_where(settings: FlowSettings) -> None:
@@ -171,6 +217,40 @@ async def test_a_trigger_is_tried_without_starting_anything(settings: FlowSettin
         inputs = (await try_it(whole.trigger_id, actor=PYTHON)).inputs
         assert inputs is not None
         assert inputs["event"]["type"] == "tick"
+
+
+async def test_a_start_that_the_flow_would_refuse_is_foretold_with_its_error(settings: FlowSettings) -> None:
+    schema = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
+    async with FlowService(settings, drive=False) as flows:
+        await flow_of(flows, inputs=schema)
+        create, try_it = flows.triggers.create, flows.triggers.test
+        await create(
+            flow_id="target", kind="webhook", inputs={"n": "{{ event.payload }}"}, trigger_id="given", actor=PYTHON
+        )
+        await create(flow_id="target", kind="webhook", trigger_id="bare", actor=PYTHON)
+        assert (await try_it("given", payload=1, actor=PYTHON)).starts
+        for told, inputs in (
+            (await try_it("given", payload="one", actor=PYTHON), {"n": "one"}),
+            (await try_it("bare", payload=1, actor=PYTHON), {}),
+        ):
+            assert (told.starts, told.inputs) == (False, inputs)
+            assert told.error is not None
+            with pytest.raises(InvalidInputs) as refused:
+                await flows.execute_flow(flow_id="target", inputs=inputs)
+            assert told.error.model_dump(exclude_none=True).items() <= refused.value.as_dict().items()
+
+
+async def test_a_filter_that_is_never_true_or_false_is_refused(settings: FlowSettings) -> None:
+    async with FlowService(settings, drive=False) as flows:
+        await flow_of(flows)
+        await flows.triggers.create(flow_id="target", kind="webhook", trigger_id="hook", actor=PYTHON)
+        for never in ("1", "'x'", "null", "[true]", "event", "event.type", "{{ event.id }}", "size(event.payload) + 1"):
+            with pytest.raises(InvalidArguments) as wrong:
+                await flows.triggers.update("hook", filter=never, actor=PYTHON)
+            [issue] = wrong.value.issues
+            assert (issue.path, issue.code, "true or false" in issue.message) == ("/filter", "invalid_expression", True)
+        for possible in ("true", "event.payload", "event.payload.draft", "has(event.type)", "event.type == 'x'"):
+            assert (await flows.triggers.update("hook", filter=possible, actor=PYTHON)).filter == possible
 
 
 async def test_a_hook_answers_who_may_and_refuses_who_may_not(settings: FlowSettings, clock: FakeClock) -> None:
@@ -309,6 +389,18 @@ async def test_a_disabled_trigger_is_told_to_start_nothing_and_is_delivered_noth
         assert (await flows.triggers.deliveries()).deliveries == []
         await flows.triggers.update("hook", enabled=True, actor=PYTHON)
         assert (await flows.triggers.test("hook", payload={}, start=True, actor=PYTHON)).delivery is not None
+
+
+async def test_a_trial_says_that_a_function_alone_decides(settings: FlowSettings) -> None:
+    async with FlowService(settings, drive=False) as flows:
+        await flows.triggers.create(
+            kind="webhook", handler="app.decide", filter="event.payload.n == 1", trigger_id="hook", actor=PYTHON
+        )
+        told = await flows.triggers.test("hook", payload={"n": 1}, actor=PYTHON)
+        assert (told.starts, told.inputs) == (True, None)
+        assert told.reason is not None
+        assert "only the function app.decide decides" in told.reason
+        assert not (await flows.triggers.test("hook", payload={"n": 2}, actor=PYTHON)).starts
 
 
 async def test_the_journal_says_who_had_a_trigger_start_a_run(settings: FlowSettings) -> None:

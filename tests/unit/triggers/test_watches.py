@@ -135,3 +135,25 @@ async def test_an_event_that_can_never_be_recorded_holds_up_no_other_one(
         await flows.triggers.delete("files", actor=PYTHON)
         event = TriggerEvent(kind="file", type="added", id="late", payload={}, received_at="")
         assert await watch.deliver(trigger_of(row), event) is None
+
+
+async def test_what_another_server_told_of_a_file_is_not_recorded_again(
+    settings: FlowSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Watch()
+    monkeypatch.setattr(files, "watch_files", watch)
+    allowed = settings.model_copy(update={"allow_paths": (tmp_path,)})
+    async with FlowService(allowed) as flows:
+        await flows.create_flow(workflow_def=NOTE, flow_id="target")
+        await flows.triggers.create(
+            flow_id="target", kind="file", config={"path": str(tmp_path)}, trigger_id="files", actor=PYTHON
+        )
+        await watch.is_now({"files": ("*",)})
+        row = await flows._store.row(SQL["read_trigger"], ("files",))
+        assert row is not None
+        for own, since in (("a:5", "a:2"), ("a:4", "a:3"), ("a:7", "a:5"), ("a:9", "a:6"), ("b:1", "b:0")):
+            last = f"{own[0]}:~"
+            event = TriggerEvent(kind="file", type="added", id=own, payload={}, received_at="", same_ids=(since, last))
+            await watch.deliver(trigger_of(row), event)
+        recorded = [one.event_id for one in (await flows.triggers.deliveries()).deliveries]
+        assert recorded == ["b:1", "a:9", "a:5"]

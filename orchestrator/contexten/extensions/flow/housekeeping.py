@@ -30,17 +30,20 @@ async def keep_pruned(store: Store, settings: FlowSettings, clock: Clock, forget
         try:
             while await store.write(partial(prune_cache, at=at)):
                 await clock.sleep(PAUSE_S)
-            line = await _line(store, "keep_line_of_dispatches", keep)
+            line = await keep_line(store, "keep_line_of_dispatches", keep)
             while await store.write(partial(prune_dispatches, ended_before=before, up_to=line)):
                 await clock.sleep(PAUSE_S)
-            while await store.write(partial(prune, ended_before=before, keep=keep)):
+            line = await keep_line(store, "keep_line", keep)
+            while await store.write(partial(prune, ended_before=before, up_to=line)):
                 await clock.sleep(PAUSE_S)
-            line = await _line(store, "keep_line_of_deliveries", keep)
+            line = await keep_line(store, "keep_line_of_deliveries", keep)
             while await store.write(partial(prune_deliveries, ended_before=before, up_to=line)):
                 await clock.sleep(PAUSE_S)
-            while await store.write(partial(prune_entries, made_before=before, keep=keep)):
+            line = await keep_line(store, "keep_line_of_entries", keep)
+            while await store.write(partial(prune_entries, made_before=before, up_to=line)):
                 await clock.sleep(PAUSE_S)
-            while gone := await store.write(partial(prune_flows, at=at, saved_before=before, keep=keep)):
+            line = await keep_line(store, "keep_line_of_flows", keep)
+            while gone := await store.write(partial(prune_flows, at=at, saved_before=before, up_to=line)):
                 forget(gone)
                 await clock.sleep(PAUSE_S)
         except FlowError as error:
@@ -50,7 +53,8 @@ async def keep_pruned(store: Store, settings: FlowSettings, clock: Clock, forget
         await clock.sleep(PRUNE_S)
 
 
-async def _line(store: Store, query: str, keep: int) -> int:
-    """The place of the newest that is beyond the `keep` newest: sought once, since all of them are sorted for it."""
+async def keep_line(store: Store, query: str, keep: int) -> int:
+    """The place of the newest that is beyond the `keep` newest, as that statement finds it; 0 where there is none.
+    Sought once for all batches, and by who reads: all of them may be sorted for it. Raises StoreError."""
     row = await store.row(SQL[query], (keep,))
     return int(row[0]) if row else 0

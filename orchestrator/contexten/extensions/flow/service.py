@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Awaitable, Callable
+from contextvars import Context, copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -42,13 +44,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+def _context() -> Context:
+    """The caller's, in which anyio knows the event loop outside of tasks too: it asks sniffio, where that is there."""
+    context = copy_context()
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is not None:
+        context.run(sniffio.current_async_library_cvar.set, "asyncio")
+    return context
+
+
 class FlowService(Core):
     """The core with its questions and requests. `async with` owns it."""
 
     def subscribe(self, listener: Callable[[Change], None]) -> Callable[[], None]:
-        """Call `listener` on the event loop after each commit that changed something; answers how to stop.
-        Listeners are quick and do not raise."""
-        return self._watchers.subscribe(listener)
+        """Call `listener` on the event loop after each commit that changed something, in the context of who subscribed;
+        answers how to stop. Listeners are quick and do not raise."""
+        context = _context()
+        return self._watchers.subscribe(lambda change: context.run(listener, change))
 
     async def follow(self, listener: Callable[[Change], None], *, since: str | None = None) -> Following:
         """`subscribe`, and what changed between a place in the journal and now: for who lost the connection and comes
@@ -273,7 +285,7 @@ class FlowService(Core):
         if dry_run:
             return await self._forecast.rehearse(strategy, max_concurrent_flows)
         change = await self._scheduling.change(strategy, max_concurrent_flows=max_concurrent_flows, actor=str(actor))
-        self._look_again()
+        self._driver.kick()
         return change
 
     async def compare_strategies(self, slots: int | None = None) -> StrategyForecast:
@@ -306,10 +318,11 @@ class FlowService(Core):
     async def check_ready(self) -> None:
         """Raises Closing where no more work is taken, StoreError where nothing can be recorded now. Commits."""
         self._check_open()
-        if self._conductor is not None:
-            if self._conductor.is_stopping:
+        conductor = self._driver.conductor
+        if conductor is not None:
+            if conductor.is_stopping:
                 raise Closing("The service is closing.", next="Send work to another server.")
-            await self._conductor.leases.prove()
+            await conductor.leases.prove()
 
     async def verify(self) -> VerifyReport:
         """Fold the journal and compare it with the state tables; check the file's integrity. Raises StoreError."""

@@ -25,8 +25,6 @@ from .values import MAX_DEPTH, MAX_INTEGER, as_timestamp
 MAX_LENGTH = 4096  # characters
 _CACHED = 8192  # compiled expressions kept, about 3 kB each
 _MACRO = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(")
-_REPETITION = re.compile(r"(\))?\{(?:[0-9]{0,4},)?([0-9]{1,4})")
-_UNICODE_CLASS = re.compile(r"\\[pP]")
 _STEP = re.compile(r"""\.([A-Za-z_][A-Za-z0-9_]*)|\[(?:([0-9]{1,9})|"([^"\\\n]*)"|'([^'\\\n]*)')\]""")
 _ROOT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEYWORDS = frozenset(("true", "false", "null", "in"))
@@ -96,6 +94,11 @@ class Expression:
     def is_fixed(self) -> bool:
         """Whether it reaches nothing in the scope and takes little to evaluate."""
         return not self.paths and self._is_light
+
+    @property
+    def may_be_boolean(self) -> bool:
+        """Whether its value may be true or false, as far as CEL tells before it is evaluated."""
+        return self._program is None or self._program.return_type() in (cel.Type.BOOL, cel.Type.DYN)
 
     def evaluate(self, scope: Scope) -> Any:
         """The expression's value in that scope, as JSON data. Raises ExpressionError."""
@@ -319,19 +322,6 @@ def code_size(source: str) -> int:
     if _plain_path(source.strip(), ROOTS) is not None:
         return 2
     return max(8, len(source)) + 8 * len(_MACRO.findall(source))
-
-
-def pattern_size(pattern: str) -> int:
-    """The same for a regular expression, whose counted repetitions and classes of Unicode are written out in full."""
-    repeated, others = 1, 0
-    for group, count in _REPETITION.findall(pattern):
-        if group:
-            repeated *= max(1, int(count))
-        else:
-            others += int(count)
-    factor = min(1000, repeated * max(1, others))
-    classes = 2000 * len(_UNICODE_CLASS.findall(pattern)) + 4 * (pattern.count(".") + pattern.count("[^"))
-    return max(16, len(pattern)) + (len(pattern) + classes) * factor // 10
 
 
 def _check_depth(path: tuple[str, ...]) -> None:

@@ -51,6 +51,7 @@ class Conductor:
 
     def __init__(
         self,
+        group: asyncio.TaskGroup,
         *,
         settings: FlowSettings,
         clock: Clock,
@@ -59,13 +60,14 @@ class Conductor:
         registry: AgentRegistry,
         engines: Engines,
         vault: SecretVault,
-        rules: RecoveryRules,
+        rules: Callable[[], RecoveryRules],
         circuits: Circuits,
         limits: RateLimits,
         scheduling: Scheduling,
         holder: str,
-        group: asyncio.TaskGroup,
     ) -> None:
+        """Its tasks are in `group`; `rules` answers what is done about failures now, and `holder` tells people which
+        process this is."""
         self.settings = settings
         self.clock = clock
         self.store = store
@@ -73,7 +75,7 @@ class Conductor:
         self.registry = registry
         self.engines = engines
         self.vault = vault
-        self.rules = rules
+        self._rules = rules
         self.is_stopping = False
         self.timers = Timers(clock)
         self.admission = Admission(registry, circuits, limits, clock, self.timers, self.agents_changed)
@@ -96,6 +98,11 @@ class Conductor:
         """How often runs were begun anew that could not be recorded."""
         self._requests: dict[str, tuple[int, str]] = {}
         """What was last asked of runs, and its place in the journal: a run may be asked between its claim and here."""
+
+    @property
+    def rules(self) -> RecoveryRules:
+        """What is done about failures now."""
+        return self._rules()
 
     @property
     def owner(self) -> str:

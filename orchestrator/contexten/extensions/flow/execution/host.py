@@ -34,12 +34,16 @@ class Host(Protocol):
     registry: AgentRegistry
     engines: Engines
     vault: SecretVault
-    rules: RecoveryRules
     admission: Admission
     recoverer: Recoverer
     handover: Handover
     is_stopping: bool
     """Start nothing more; attempts in flight may end."""
+
+    @property
+    def rules(self) -> RecoveryRules:
+        """What is done about failures now."""
+        ...
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any, name: str) -> None:
         """Run a coroutine function in the conductor's task group."""

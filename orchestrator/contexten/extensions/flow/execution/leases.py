@@ -100,10 +100,10 @@ class Leases:
         """Beat and watch the others, until cancelled."""
         while True:
             await self._clock.sleep(min(LOOK_S, self._beat_s))
-            if self._clock.monotonic() < self._look_at and all(is_held(self._store.path, peer) for peer in self._peers):
-                continue
             try:
-                await self.look()
+                is_due = self._clock.monotonic() >= self._look_at
+                if is_due or not all(is_held(self._store.path, peer) for peer in self._peers):
+                    await self.look()
             except FlowError as error:
                 logger.warning("the lease could not be renewed and will be tried again: %s", error)
             except Exception:

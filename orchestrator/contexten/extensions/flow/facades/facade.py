@@ -17,6 +17,7 @@ from ..recovery.executor import FlowExecutor
 from ..scheduling.in_force import check_limit
 from ..service import FlowService
 from ..settings import FlowSettings
+from ..store.place import file_of
 from ..strategies import strategy_named
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class _Core:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._close = asyncio.Event()
         self._task = asyncio.create_task(self._live(), name="contexten-flow")
+        self._task.add_done_callback(lambda _: _forget(self))
 
     async def _live(self) -> None:
         try:
@@ -55,12 +57,12 @@ class _Core:
         await asyncio.shield(self._opened)
 
     async def closed(self) -> None:
-        """Until the service is closed."""
+        """Until the service is closed and this is forgotten."""
         await asyncio.wait([self._task])
-        await asyncio.sleep(0)  # whoever closed it forgets it first
+        _forget(self)
 
     async def close(self) -> None:
-        """Close the service and wait for it."""
+        """Close the service and wait for it; who is cancelled meanwhile leaves it closing."""
         self._close.set()
         await asyncio.wait([self._task])
         if not self._task.cancelled():
@@ -68,7 +70,7 @@ class _Core:
 
 
 _cores: dict[tuple[asyncio.AbstractEventLoop, Path], _Core] = {}
-"""The open cores of each event loop, by database. Written by `_acquire`, `_release` and `_bury` only."""
+"""The cores of each event loop, by database, until they are closed. Written by `_acquire` and `_forget` only."""
 
 
 def _check_same(given: FlowSettings, in_force: FlowSettings) -> None:
@@ -84,7 +86,7 @@ def _check_same(given: FlowSettings, in_force: FlowSettings) -> None:
 
 async def _acquire(settings: FlowSettings, agents: Any, executor: FlowExecutor | None, *, is_given: bool) -> _Core:
     _bury()
-    key = asyncio.get_running_loop(), settings.database.expanduser().absolute()
+    key = asyncio.get_running_loop(), file_of(settings.database)
     while (core := _cores.get(key)) is not None and not core.users:
         await core.closed()
     if core is None:
@@ -108,10 +110,7 @@ async def _release(core: _Core) -> None:
     core.users -= 1
     if core.users:
         return
-    try:
-        await core.close()
-    finally:
-        _forget(core)
+    await core.close()
 
 
 def _forget(core: _Core) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -111,6 +111,12 @@ class Flows:
     def forget(self, flow_id: str) -> None:
         """The flow may have a new version."""
         self._latest.pop(flow_id, None)
+
+    def gone(self, flow_ids: Iterable[str]) -> None:
+        """These flows are no more; their ids may become others'."""
+        for flow_id in flow_ids:
+            self.forget(flow_id)
+            self._plans.forget(flow_id)
 
     async def create(
         self,

@@ -29,6 +29,11 @@ class Bell:
                 group.cancel_scope.cancel()
         self._event = anyio.Event()
 
+    async def rest(self, seconds: float) -> None:
+        """So long, although it rings. Whoever rests looks afterwards at what it rang for: it need not ring again."""
+        await self._clock.sleep(seconds)
+        self._event = anyio.Event()
+
     async def _ring_in(self, seconds: float) -> None:
         await self._clock.sleep(seconds)
         self._event.set()

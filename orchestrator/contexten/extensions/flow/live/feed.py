@@ -34,16 +34,17 @@ class Feed:
         answers: Answers,
         watchers: Watchers,
         on_foreign: Callable[[list[Event]], Awaitable[None]],
+        conductor: Callable[[], Conductor | None],
     ) -> None:
         """`on_foreign` hears of other processes' entries before they are announced. Where it raises they are announced
-        all the same, and it is called again, with what is new since, until it does not."""
+        all the same, and it is called again, with what is new since, until it does not. `conductor` answers who hears
+        of every entry, where this process drives."""
         self._store = store
         self._clock = clock
         self._answers = answers
         self._watchers = watchers
         self._on_foreign = on_foreign
-        self.conductor: Conductor | None = None
-        """Hears of every entry, where this process drives."""
+        self._conductor = conductor
         self.seen = 0
         """The place in the journal up to which everything was announced."""
         self._own: list[tuple[int, int]] = []
@@ -150,7 +151,7 @@ class Feed:
             self._is_due = False
 
     def _announce(self, events: list[Event]) -> None:
-        conductor = self.conductor
+        conductor = self._conductor()
         if conductor is not None:
             for event in events:
                 try:

@@ -24,7 +24,8 @@ async def take_turns(
     failure: str,
 ) -> NoReturn:
     """Take a turn, and another each time that the bell rings, until cancelled. A turn answers after how many seconds
-    the next follows in any case, None where the bell alone tells; after one that raised it follows soon. `heard` may
+    the next follows in any case, None where the bell alone tells. After one that raised the next follows in `RETRY_S`,
+    however often the bell rings, and answers what rang meanwhile: what is broken is not tried in a storm. `heard` may
     ring at what changed; `failure` is what the log says of a turn that raised, such as `files could not be read`."""
     stop = watchers.subscribe(heard)
     try:
@@ -33,10 +34,11 @@ async def take_turns(
                 seconds = await turn()
             except FlowError as error:
                 logger.warning("%s and will be tried again: %s", failure, error)
-                seconds = RETRY_S
+                await bell.rest(RETRY_S)
             except Exception:  # a defect of one turn must not end what works
                 logger.exception("%s and will be tried again", failure)
-                seconds = RETRY_S
-            await bell.wait(seconds)
+                await bell.rest(RETRY_S)
+            else:
+                await bell.wait(seconds)
     finally:
         stop()

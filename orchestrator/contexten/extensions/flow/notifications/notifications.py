@@ -296,11 +296,12 @@ class Notifications:
 
 def _notification_view(row: sqlite3.Row, pending: int, dead: int) -> NotificationView:
     url: str | None = row["url"]
+    public = None if url is None else urlsplit(url)._replace(query="", fragment="").geturl()
     return NotificationView(
         notification_id=row["notification_id"],
         name=row["name"],
         kind=row["kind"],
-        url=url if url is None or not (urlsplit(url).query or urlsplit(url).fragment) else f"{url.partition('?')[0]}?…",
+        url=url if url == public else f"{public}?…",
         secret_name=row["secret_name"],
         events=json.loads(row["events"]),
         flow_id=row["flow_id"],

@@ -188,7 +188,7 @@ class Sender:
         if answer.status == GONE and dispatch.notification_id is not None:
             # Standard Webhooks: so says a receiver that wants no message any more.
             why = "the receiver answered 410 Gone"
-            await self._store.write(partial(give_receiver_up, notification_id=dispatch.notification_id, at=at, why=why))
+            await self._store.write(partial(give_receiver_up, claimed=dispatch, at=at, why=why, **told))
         elif decision.retry:
             delay_s = max(decision.delay_s, min(answer.retry_after_s or 0.0, policy.max_delay_s))
             await self._store.write(partial(put_sending_off, claimed=dispatch, at=at, due_at=at + delay_s, **told))

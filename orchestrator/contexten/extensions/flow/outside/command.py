@@ -1,8 +1,8 @@
 """A command as a process group: its output bounded, nothing of it left behind.
 
-That holds when the server is killed, too: a guard, a waiting `sh` beside each command, sees its pipe to the server
-close and kills the group. Out of its reach is what leaves the group (setsid) and, for the moment between its start and
-the guard's hearing of it, the command itself; without `sh` and on Windows there is no guard.
+That holds when the server is killed, too: a guard, a waiting `sh` beside each, sees its pipe to the server close and
+kills the group. Out of its reach is what leaves the group (setsid) and, for the moment between its start and the
+guard's hearing of it, the command itself; without `sh` and on Windows there is no guard.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
-from anyio.abc import ByteReceiveStream, Process
+from anyio.abc import AsyncResource, ByteReceiveStream, Process
 
 MAX_OUTPUT_BYTES = 1 << 20  # kept of each stream; the rest is read and dropped, so that the command never blocks
 TERM_GRACE_S = 2.0  # between asking a command to end and killing it; less than the grace of a cancelled attempt
@@ -77,13 +77,16 @@ async def run_command(
                 env=env,
                 start_new_session=True,
             )
-            await guard(process.pid)
-        return await _see_through(process, stdin, timeout_s)
+        return await _see_through(process, guard, stdin, timeout_s)
 
 
-async def _see_through(process: Process, stdin: bytes, timeout_s: float | None) -> CommandResult:
+async def _see_through(
+    process: Process, guard: Callable[[int], Awaitable[None]], stdin: bytes, timeout_s: float | None
+) -> CommandResult:
     out, err = _Tail(), _Tail()
     try:
+        with anyio.CancelScope(shield=True):
+            await guard(process.pid)
         async with anyio.create_task_group() as group:
             group.start_soon(out.read, process.stdout)
             group.start_soon(err.read, process.stderr)
@@ -112,8 +115,8 @@ _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 @asynccontextmanager
 async def guarding() -> AsyncIterator[Callable[[int], Awaitable[None]]]:
-    """Has a process group killed when this process ends before the block does; what it yields is told the group's id.
-    Raises OSError where the guard cannot be started."""
+    """Has a process group killed when this process or its event loop ends before the block; what it yields is told the
+    group's id. Raises OSError where the guard cannot be started."""
     sh = None if sys.platform == "win32" else shutil.which("sh", path=os.defpath)
     if sh is None:
         yield partial(_tell_group, None)
@@ -128,14 +131,17 @@ async def guarding() -> AsyncIterator[Callable[[int], Awaitable[None]]]:
             env={},
             start_new_session=True,
         )
+    is_over = True
     try:
         yield partial(_tell_group, guard)
+    except GeneratorExit:  # the event loop ended before the block: the guard's part
+        is_over = False
+        raise
     finally:
         with anyio.CancelScope(shield=True):
-            await _tell(guard, "over\n")
-            if guard.stdin is not None:
-                with suppress(OSError, anyio.BrokenResourceError):
-                    await guard.stdin.aclose()
+            if is_over:
+                await _tell(guard, "over\n")
+            await _close(guard.stdin)
             await guard.wait()
             await _let_go(guard)
 
@@ -159,26 +165,38 @@ async def _feed(process: Process, stdin: bytes) -> None:
             await stream.aclose()
 
 
-async def end_group(process: Process) -> None:
-    """End a process that leads a group, and what is left of the group: SIGTERM, after a grace SIGKILL."""
-    if process.returncode is None:
-        _signal_group(process, signal.SIGTERM)
-        with anyio.move_on_after(TERM_GRACE_S):
-            await process.wait()
-    _signal_group(process, _KILL)
-    await process.wait()
-    await _let_go(process)
+async def end_group(process: Process, *, leave_s: float = 0.0) -> None:
+    """End a process that leads a group, and what is left of the group: SIGTERM, after a grace SIGKILL. With `leave_s`
+    its input is closed first, and it has so long to end by itself. An end of the event loop, which no shield holds off,
+    leaves nothing behind either: SIGKILL comes at once then."""
+    try:
+        if leave_s:
+            with anyio.move_on_after(leave_s):
+                await _close(process.stdin)
+                await process.wait()
+        if process.returncode is None:
+            _signal_group(process, signal.SIGTERM)
+            with anyio.move_on_after(TERM_GRACE_S):
+                await process.wait()
+    finally:
+        _signal_group(process, _KILL)
+        await process.wait()
+        await _let_go(process)
 
 
 async def _let_go(process: Process) -> None:
     for stream in (process.stdin, process.stdout, process.stderr):
-        if stream is not None:
-            with suppress(OSError, anyio.BrokenResourceError):
-                await stream.aclose()
+        await _close(stream)
     # Of asyncio's transport only the process class knows; without this it warns when it is collected.
     transport = getattr(getattr(process, "_process", None), "_transport", None)
     if isinstance(transport, asyncio.SubprocessTransport):
         transport.close()
+
+
+async def _close(stream: AsyncResource | None) -> None:
+    if stream is not None:
+        with suppress(OSError, anyio.BrokenResourceError):
+            await stream.aclose()
 
 
 def _signal_group(process: Process, number: int) -> None:

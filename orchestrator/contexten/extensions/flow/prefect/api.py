@@ -7,6 +7,7 @@ second try would do.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +27,8 @@ REQUEST_S = 30.0  # for one answer: a server on SQLite takes seconds when it is 
 MAX_TEXT = 300  # characters of what an API says about a refusal
 
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+UNSERVED = (httpx.HTTPError, json.JSONDecodeError, UnicodeDecodeError)
+"""What Prefect's client raises where the API does not answer, refuses, or something else answers in its place."""
 
 
 class PrefectError(FlowError):
@@ -67,7 +70,7 @@ class PrefectApi:
             try:
                 async with client:
                     yield client
-            except httpx.HTTPError as error:
+            except UNSERVED as error:
                 raise self.problem(error) from error
 
     def _make(self) -> PrefectClient:
@@ -94,9 +97,14 @@ class PrefectApi:
                 next="See whether its server runs and is not overloaded.",
             ) from None
 
-    def problem(self, error: httpx.HTTPError) -> PrefectError:
+    def problem(self, error: httpx.HTTPError | ValueError) -> PrefectError:
         """What a failed request means."""
         where = f"The Prefect API at {self.address.shown}"
+        if not isinstance(error, httpx.HTTPError):  # such as the page of a proxy while the API is upgraded
+            return PrefectError(
+                f"{where} answers with something that is no JSON.",
+                next="See whether it runs, and whether PREFECT_API_URL is right (it ends in /api).",
+            )
         if not isinstance(error, httpx.HTTPStatusError):
             return PrefectError(
                 f"{where} cannot be reached ({_cause(error)}).",

@@ -5,22 +5,23 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
-import httpx
-
 from ..clock import Clock
 from ..errors import AttemptError
 from ..recovery.kinds import INVALID, NETWORK
-from .api import PrefectApi, PrefectError
+from .api import UNSERVED, PrefectApi, PrefectError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas import OrchestrationResult
     from prefect.client.schemas.objects import State
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -78,7 +79,7 @@ class Connection:
         try:
             # Prefect's client takes its own retries from the context: here it makes none.
             return await asyncio.create_task(_answer(call, self.client), context=self._context)
-        except httpx.HTTPError as error:
+        except UNSERVED as error:
             raise self.api.problem(error) from error
 
     async def ask(
@@ -115,6 +116,18 @@ def attempt_error(error: PrefectError) -> AttemptError:
     """The failure of an attempt that Prefect's API did not serve: `network`, or `invalid` where it never will."""
     text = f"{error.message} {error.next}" if error.next else error.message
     return AttemptError(text, kind=INVALID if error.is_lasting else NETWORK)
+
+
+def trouble_of(error: Exception) -> PrefectError:
+    """What a failure of a request means to those who go on asking. One that nobody foresaw is logged whole."""
+    from prefect.exceptions import PrefectException
+
+    if isinstance(error, PrefectError):
+        return error
+    if isinstance(error, PrefectException):
+        return PrefectError(f"Prefect's API refused a request: {error}")
+    logger.warning("an answer of Prefect's API cannot be read", exc_info=error, extra={"action": "ask"})
+    return PrefectError(f"Prefect's API answers what cannot be read ({type(error).__name__}).")
 
 
 async def _answer(call: Callable[[PrefectClient], Awaitable[T]], client: PrefectClient) -> T:

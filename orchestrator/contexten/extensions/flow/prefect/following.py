@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,14 +11,12 @@ from uuid import UUID
 
 from ..clock import Clock
 from .api import PrefectError
-from .connection import Connection
+from .connection import Connection, trouble_of
 from .lifeline import BEAT, LINES
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
-
-logger = logging.getLogger(__name__)
 
 POLL_S = 1.0
 _AT_ONCE = 200  # what the API gives in one answer
@@ -126,12 +123,12 @@ class Follower:
                 await self._look(was_away=away_since is not None)
                 away_since, delay_s = None, POLL_S
             except Exception as error:  # noqa: BLE001 - an answer that cannot be read must not end the watching
-                trouble = error if isinstance(error, PrefectError) else _unreadable(error)
+                problem = trouble_of(error)
                 now = self._clock.monotonic()
                 away_since = now if away_since is None else away_since
                 delay_s = min(delay_s * 2, _MAX_DELAY_S)
                 for watched in self._all():
-                    watched.miss(trouble, now - away_since)
+                    watched.miss(problem, now - away_since)
             await self._clock.sleep(_MIN_PAUSE_S)
 
     async def _look(self, *, was_away: bool) -> None:
@@ -145,11 +142,6 @@ class Follower:
 
     def _all(self) -> list[Watched]:
         return [watched for group in self._watched.values() for watched in group]
-
-
-def _unreadable(error: Exception) -> PrefectError:
-    logger.warning("an answer of Prefect's API cannot be read", exc_info=error, extra={"action": "follow"})
-    return PrefectError(f"Prefect's API answers what cannot be read ({type(error).__name__}).")
 
 
 async def _read(ids: Sequence[UUID], client: PrefectClient) -> list[FlowRun]:

@@ -14,8 +14,7 @@ from uuid import UUID
 from ..agents.protocol import Json
 from ..agents.secrets import SecretVault
 from ..store.moves import USAGE
-from .api import PrefectError
-from .connection import Connection
+from .connection import Connection, trouble_of
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -127,8 +126,6 @@ class Lifeline:
 
     async def _beat(self) -> None:
         """Beat, and send lines soon after they came, until cancelled."""
-        from prefect.exceptions import PrefectException
-
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pause_s):
@@ -141,7 +138,7 @@ class Lifeline:
                         await self._connection.once(self._send)
                     self._beats += 1
                     await self._connection.once(self._tell)
-            except (PrefectError, PrefectException) as error:
-                logger.warning("Prefect's API took no sign of life: %s", error)
+            except Exception as error:  # noqa: BLE001 - without beats a living attempt is taken for dead
+                logger.warning("Prefect's API took no sign of life: %s", trouble_of(error))
                 await self._clock.sleep(min(1.0, self._pause_s))
                 self._news.set()

@@ -123,7 +123,11 @@ class Mirror:
         with anyio.move_on_after(grace_s):
             while not self._is_away:
                 await self._take()
-                ended = {row[0] for row in await self._store.rows(SQL["ended_mirrors"], (self._server_id(),))}
+                try:
+                    ended = {row[0] for row in await self._store.rows(SQL["ended_mirrors"], (self._server_id(),))}
+                except FlowError as error:
+                    logger.warning("runs to show in Prefect could not be read: %s", error)
+                    return
                 ending = [task for task in self._tasks if task.get_name() in ended]
                 if not ending:
                     return
@@ -158,15 +162,12 @@ class Mirror:
         try:
             while True:
                 try:
-                    await self._tell_all(run_id, server_id, needs_parent=patience > 0)
+                    await self._tell_or_give_up(run_id, server_id, needs_parent=patience > 0)
                     return
                 except ParentNotShown:
                     patience -= 1
                     pause_s = FIRST_DELAY_S / 2
                 except PrefectError as error:
-                    if error.status is not None and error.is_lasting and error.status not in (401, 403):
-                        await self._give_up(run_id, server_id, error)
-                        return
                     if not self._is_away:
                         delay_s = FIRST_DELAY_S
                     self._say_away(error)
@@ -195,10 +196,16 @@ class Mirror:
                 extra={"action": "mirror_away"},
             )
 
-    async def _give_up(self, run_id: str, server_id: str, error: PrefectError) -> None:
-        """Prefect will not hear of this run, such as when somebody deleted its flow run there."""
-        logger.warning("run %s is shown in Prefect no more: %s", run_id, error.message, extra={"run_id": run_id})
-        await self._store.write(lambda tx: end_mirror(tx, run_id, server_id))
+    async def _tell_or_give_up(self, run_id: str, server_id: str, *, needs_parent: bool) -> None:
+        """Tell all, or nothing more where Prefect will not hear of this run, such as when somebody deleted its flow run
+        there. Raises PrefectError, ParentNotShown, FlowError."""
+        try:
+            await self._tell_all(run_id, server_id, needs_parent=needs_parent)
+        except PrefectError as error:
+            if error.status in (None, 401, 403) or not error.is_lasting:
+                raise
+            logger.warning("run %s is shown in Prefect no more: %s", run_id, error.message, extra={"run_id": run_id})
+            await self._store.write(lambda tx: end_mirror(tx, run_id, server_id))
 
     async def _tell_all(self, run_id: str, server_id: str, *, needs_parent: bool) -> None:
         """Tell Prefect of a run to its end, or until another server does. Raises PrefectError, ParentNotShown."""
@@ -275,6 +282,7 @@ class Mirror:
 
     # Cancelled in Prefect
     async def _watch_for_cancellations(self) -> None:
+        is_said = False
         while True:
             if not self._flow_runs:
                 self._are_shown.clear()
@@ -286,8 +294,13 @@ class Mirror:
             try:
                 for flow_run_id in await self._cancelled(self._connection, list(shown)):
                     await self._obey(shown[flow_run_id])
+                is_said = False
             except FlowError as error:
                 logger.debug("Prefect could not be asked for cancellations: %s", error)
+            except Exception:
+                if not is_said:
+                    logger.exception("Prefect could not be asked for cancellations; it is asked again")
+                is_said = True
 
     @staticmethod
     async def _cancelled(connection: Connection, flow_run_ids: list[str]) -> list[str]:

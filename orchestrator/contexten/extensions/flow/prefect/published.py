@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import anyio
-import httpx
 from prefect import flow, get_run_logger
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.exceptions import PrefectException
 from prefect.runtime import deployment, flow_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelled
@@ -110,7 +108,7 @@ class _Follower:
             with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
                 async with get_client() as client:
                     state = (await client.read_flow_run(self._id)).state
-        except (httpx.HTTPError, PrefectException) as error:
+        except Exception as error:  # noqa: BLE001 - whatever Prefect answers, the run goes on
             if not self._is_away:
                 self._is_away = True
                 self._logger.warning("Prefect does not tell whether the run was cancelled: %s", type(error).__name__)

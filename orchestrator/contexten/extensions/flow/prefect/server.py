@@ -27,6 +27,7 @@ from ..clock import Clock, SystemClock
 from ..errors import FlowError
 from ..outside.command import guarding
 from ..store.lock import FileLock
+from ..store.place import file_of
 from .api import PrefectApi, PrefectError
 from .configuration import ApiAddress
 
@@ -84,7 +85,7 @@ class OwnServer:
     @classmethod
     def beside(cls, database: Path) -> OwnServer:
         """The server that belongs to a database."""
-        database = database.expanduser().absolute()
+        database = file_of(database)
         return cls(database.with_name(f"{database.name}.prefect"))
 
     async def start(self) -> ApiAddress:

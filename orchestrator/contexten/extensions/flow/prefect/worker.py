@@ -14,8 +14,8 @@ from uuid import UUID
 import anyio
 
 from ..errors import AttemptError
-from .api import PrefectApi, PrefectError
-from .connection import Connection
+from .api import PrefectApi
+from .connection import Connection, trouble_of
 from .following import POLL_S, Follower, Watched
 from .payload import Verdict
 from .publication import FLOW, make_pool, publish
@@ -96,7 +96,7 @@ class PoolWorker:
 
     # Taking
     async def _take_attempts(self, connection: Connection, follower: Follower, stop: anyio.Event) -> None:
-        from prefect.exceptions import ObjectNotFound, PrefectException
+        from prefect.exceptions import ObjectNotFound
 
         pause_s = POLL_S
         while not stop.is_set():
@@ -105,10 +105,10 @@ class PoolWorker:
                 if len(self._attempts) < self._concurrency:
                     await self._look(connection, follower)
                 pause_s = POLL_S
-            except (PrefectError, PrefectException) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on asking
                 if pause_s == POLL_S:
                     is_gone = isinstance(error, ObjectNotFound)
-                    told = f"The work pool {self.pool} is gone." if is_gone else error
+                    told = f"The work pool {self.pool} is gone." if is_gone else trouble_of(error)
                     logger.warning("%s Trying again.", told, extra={"action": "poll"})
                 pause_s = min(pause_s * 2, _MAX_PAUSE_S)
             try:
@@ -149,7 +149,6 @@ class PoolWorker:
 
     # Attempts
     async def _attempt(self, connection: Connection, follower: Follower, flow_run: FlowRun) -> None:
-        from prefect.exceptions import PrefectException
         from prefect.states import Crashed
 
         try:
@@ -160,7 +159,7 @@ class PoolWorker:
                     await self._report(connection, flow_run.id, state)
                 logger.info("ended %s: %s", flow_run.name, state.name if state else "given up", extra={"action": "end"})
         except asyncio.CancelledError:
-            with suppress(PrefectError, PrefectException, TimeoutError):
+            with suppress(Exception):  # it ends in any case; without a word it is given up for dead
                 async with asyncio.timeout(_FAREWELL_S):
                     state = Crashed(message="The worker was stopped.")
                     await connection.once(lambda client: client.set_flow_run_state(flow_run.id, state))
@@ -225,11 +224,9 @@ class PoolWorker:
         await client.send_worker_heartbeat(self.pool, self.name, heartbeat_interval_seconds=_HEARTBEAT_S)
 
     async def _keep_saying_hello(self, connection: Connection) -> None:
-        from prefect.exceptions import PrefectException
-
         while True:
             await self._clock.sleep(_HEARTBEAT_S)
-            with suppress(PrefectError, PrefectException):  # which the polling tells of
+            with suppress(Exception):  # which the polling tells of
                 await connection.once(self._say_hello)
 
     async def _leave(self, connection: Connection) -> None:
@@ -240,7 +237,7 @@ class PoolWorker:
             task.cancel()
         if rest:
             await asyncio.wait(rest, timeout=2 * _FAREWELL_S)
-        with suppress(PrefectError, TimeoutError):
+        with suppress(Exception):  # it leaves in any case
             async with asyncio.timeout(_FAREWELL_S):
                 await connection.once(self._say_goodbye)
 

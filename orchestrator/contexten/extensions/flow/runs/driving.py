@@ -15,9 +15,9 @@ from ..agents.registry import AgentRegistry
 from ..answers.reading import CANCELLING, Answers
 from ..clock import Clock
 from ..definition import Plan
+from ..driver import Driver
 from ..engines import Engines
 from ..errors import InvalidArguments, StoreBusy
-from ..execution.conductor import Conductor
 from ..flows.plans import Plans
 from ..flows.saving import Flows, SavedFlow
 from ..live.watching import Watchers
@@ -59,7 +59,9 @@ class Runs:
         settings: FlowSettings,
         clock: Clock,
         watchers: Watchers,
+        driver: Driver,
     ) -> None:
+        """`driver` starts runs at once, where this process drives."""
         self._store = store
         self._answers = answers
         self._flows = flows
@@ -72,8 +74,7 @@ class Runs:
         self._settings = settings
         self._clock = clock
         self._watchers = watchers
-        self.conductor: Conductor | None = None
-        """Starts runs at once, where this process drives."""
+        self._driver = driver
 
     # Submitting
     async def execute(self, request: RunRequest, actor: Actor) -> RunView:
@@ -98,7 +99,7 @@ class Runs:
             submitted = await self._submit(run, plan)
             if submitted.is_existing:
                 await self._reader.wait(submitted.run_id)
-            execution = self.conductor.executions.get(submitted.run_id) if self.conductor is not None else None
+            execution = self._driver.executions.get(submitted.run_id)
             while not self._watchers.are_closed and not (submitted.is_existing or watch.has_ended):
                 await watch.wait()
         has_all = run.deadline is None  # that the store would answer; it alone knows whether a deadline was missed
@@ -153,10 +154,11 @@ class Runs:
         """Record a run, and start it at once where that is possible. Raises Stale where the flow has a newer version or
         the queue another strategy; these are known then."""
         try:
-            if self.conductor is None:
+            conductor = self._driver.conductor
+            if conductor is None:
                 return await self._store.write(partial(submit, run=run))
             future: asyncio.Future[Submitted] = asyncio.get_running_loop().create_future()
-            self.conductor.intake.submit(run, plan, partial(settle_future, future))
+            conductor.intake.submit(run, plan, partial(settle_future, future))
             return await future
         except Stale:
             self._flows.forget(run.flow_id)

@@ -17,10 +17,10 @@ from typing import Any, Literal, TypeVar
 
 import aiosqlite
 
-from ..errors import Closing, StoreBusy, StoreCorrupt, StoreError, StoreReadOnly, StoreTooNew
+from ..errors import Closing, StoreCorrupt, StoreError, StoreReadOnly, StoreTooNew
 from . import reading
 from .lock import FileLock
-from .place import make_folder
+from .place import file_of, make_folder
 from .sql import SQL
 from .writer import LOCK_TIMEOUT_S, Committed, Pending, Transaction, Writer, translate
 
@@ -125,7 +125,7 @@ class Store:
         *,
         durability: Literal["power", "process"] = "power",
     ) -> None:
-        self.path = path.expanduser().absolute()
+        self.path = file_of(path)
         self.identity = ""
         """The database's short id, part of every cursor; known once open."""
         self._durability = durability
@@ -177,7 +177,7 @@ class Store:
     def _start_writer(self, connection: sqlite3.Connection) -> None:
         assert self._write_lock is not None  # noqa: S101 - _connect made it
         assert self._loop is not None  # noqa: S101 - open() set it
-        self._writer = Writer(
+        writer = Writer(
             connection,
             self._write_lock,
             path=self.path,
@@ -185,7 +185,8 @@ class Store:
             deliver=self._loop.call_soon_threadsafe,
             on_commit=self.on_commit,
         )
-        self._writer.start()
+        writer.start()
+        self._writer = writer
 
     def _connect_reading(self) -> sqlite3.Connection:
         connection = reading.connect(self.path)
@@ -280,7 +281,7 @@ class Store:
         if connection is not None:
             with ExitStack() as stack:
                 if self._write_lock is not None and self._read_only is None:
-                    with suppress(StoreBusy):
+                    with suppress(StoreError):
                         self._write_lock.acquire(_CLOSE_S)
                         stack.callback(self._write_lock.release)
                 connection.close()

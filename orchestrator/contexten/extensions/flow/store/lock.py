@@ -8,6 +8,7 @@ server lives; its content names the holder.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 
 from ..clock import block, monotonic
 from ..errors import StoreBusy, StoreError, StoreReadOnly
+
+logger = logging.getLogger(__name__)
 
 if sys.platform == "win32":
     import msvcrt
@@ -64,15 +67,21 @@ class FileLock:
             raise StoreError(f"The lock beside the database cannot be opened: {error.strerror}.") from error
 
     def try_acquire(self) -> bool:
-        """Take the lock if it is free."""
-        return _try_lock(self._descriptor)
+        """Take the lock if it is free. Raises StoreError where the file system refuses to lock it."""
+        try:
+            return _try_lock(self._descriptor)
+        except OSError as error:
+            raise StoreError(
+                f"The file system did not lock the file beside the database: {error.strerror}.",
+                next="Try again; if it stays so, choose a database on a local disk with --db.",
+            ) from error
 
     def acquire(self, timeout_s: float) -> None:
-        """Take the lock, waiting for its holder. Raises StoreBusy after `timeout_s`."""
-        if _try_lock(self._descriptor):
+        """Take the lock, waiting for its holder. Raises StoreBusy after `timeout_s`, StoreError as `try_acquire`."""
+        if self.try_acquire():
             return
         deadline = monotonic() + timeout_s
-        while not _try_lock(self._descriptor):
+        while not self.try_acquire():
             if monotonic() > deadline:
                 raise StoreBusy(
                     "Another process has been writing to the database for too long.",
@@ -81,8 +90,11 @@ class FileLock:
             block(_POLL_S)
 
     def release(self) -> None:
-        """Give the lock back."""
-        _unlock(self._descriptor)
+        """Give the lock back. Where the file system refuses, it is kept until the next time: what was done is done."""
+        try:
+            _unlock(self._descriptor)
+        except OSError as error:
+            logger.warning("the lock beside the database could not be given back yet: %s", error.strerror)
 
     def empty(self) -> None:
         """Take out of the file what it says."""
@@ -123,6 +135,8 @@ def holder_of(path: Path) -> dict[str, Any] | None:
         return {}
     try:
         return None if _try_lock(descriptor, shared=True) else _content(path)
+    except OSError:  # the file system does not say now
+        return {}
     finally:
         os.close(descriptor)
 

@@ -157,7 +157,9 @@ def give_sending_up(
         _enter(tx, "notification.dead", at, claimed.notification_id, claimed.dispatch_id, error=error)
 
 
-def disable_notification(tx: Transaction, notification_id: str, at: float, why: str, actor: str | None = None) -> None:
+def disable_notification(
+    tx: Transaction, notification_id: str | None, at: float, why: str, actor: str | None = None
+) -> None:
     """Send nothing more to a receiver until it is enabled; what waits for it stays."""
     tx.execute(SQL["disable_notification"], (why, notification_id))
     if tx.cursor.rowcount:
@@ -172,10 +174,20 @@ def enable_notification(tx: Transaction, notification_id: str | None, at: float,
         tx.event(ENABLED, at, actor=actor, data=json.dumps({"notification_id": notification_id}))
 
 
-def give_receiver_up(tx: Transaction, notification_id: str, at: float, why: str) -> None:
-    """Disable a receiver that wants no message any more, none of those that wait for it too."""
-    disable_notification(tx, notification_id, at, why)
-    tx.execute(SQL["give_up_dispatches"], (why, at, notification_id))
+def give_receiver_up(
+    tx: Transaction,
+    claimed: ClaimedDispatch,
+    at: float,
+    why: str,
+    *,
+    status: int | None,
+    error: str,
+    body: str | None,
+) -> None:
+    """Disable a receiver that wants no message any more: not this one, and none of those that wait for it."""
+    give_sending_up(tx, claimed, at, status=status, error=error, body=body)
+    disable_notification(tx, claimed.notification_id, at, why)
+    tx.execute(SQL["give_up_dispatches"], (why, at, claimed.notification_id))
 
 
 def record_test(tx: Transaction, notification_id: str, at: float, actor: str) -> None:

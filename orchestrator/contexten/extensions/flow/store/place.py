@@ -14,6 +14,18 @@ _NETWORK_FILE_SYSTEMS = frozenset(
 )  # fmt: skip
 
 
+def file_of(database: Path) -> Path:
+    """The file that a database's path leads to, whatever links are on the way: its locks lie beside it, where everybody
+    finds the same ones. Raises StoreError where links lead in a circle."""
+    try:
+        return database.expanduser().resolve()
+    except (RuntimeError, OSError) as error:
+        raise StoreError(
+            "The database's path cannot be followed: its links lead in a circle.",
+            next="Mend the links, or name another file with --db.",
+        ) from error
+
+
 def network_file_system(folder: Path) -> str | None:
     """The type of the network file system that a folder is on; None where it is on none, or nobody can tell."""
     folder = folder.resolve()

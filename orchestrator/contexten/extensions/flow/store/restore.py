@@ -22,7 +22,7 @@ from .backup import STAMP, checked
 from .copying import copy_database, partial_file, sync
 from .database import migrate, schema_level
 from .lock import FileLock
-from .place import make_folder
+from .place import file_of, make_folder
 from .reading import connect
 from .servers import drivers_of
 from .sql import SQL
@@ -49,6 +49,7 @@ def restore(backup: Path, database: Path, at: datetime) -> Restored:
     Raises InvalidArguments where the backup is the database itself or is not there, StoreBusy while a server drives the
     database, StoreCorrupt where the backup is not sound, StoreTooNew where a newer program made it, StoreError.
     """
+    database = file_of(database)
     if not backup.is_file():
         raise _wrong("There is no such file.", "Name a file that `contexten-flow backup` made.")
     if database.exists() and backup.samefile(database):

@@ -14,9 +14,10 @@ BATCH = 200  # runs, flows or entries a transaction: pruning must not hold up th
 _PRUNED = "pruned"
 
 
-def prune(tx: Transaction, *, ended_before: float, keep: int) -> int:
-    """Delete up to a batch of finished runs that ended before a time, or beyond the `keep` newest; answers how many."""
-    roots = tx.rows(SQL["prunable"], (ended_before, keep_line(tx, "keep_line", keep), BATCH))
+def prune(tx: Transaction, *, ended_before: float, up_to: int) -> int:
+    """Delete up to a batch of finished runs that ended before a time, or have their place up to `up_to`; answers how
+    many."""
+    roots = tx.rows(SQL["prunable"], (ended_before, up_to, BATCH))
     last = 0
     for (run_id,) in roots:
         last = max(last, _delete(tx, run_id))
@@ -26,11 +27,10 @@ def prune(tx: Transaction, *, ended_before: float, keep: int) -> int:
     return len(roots)
 
 
-def prune_flows(tx: Transaction, *, at: float, saved_before: float, keep: int) -> list[str]:
+def prune_flows(tx: Transaction, *, at: float, saved_before: float, up_to: int) -> list[str]:
     """Delete up to a batch of unlisted flows that no run and no other flow refers to any more, where they were saved
-    before a time or are beyond the `keep` newest; answers their ids, which other flows may get from now on."""
-    line = keep_line(tx, "keep_line_of_flows", keep)
-    flow_ids = [str(flow_id) for (flow_id,) in tx.rows(SQL["prunable_flows"], (saved_before, line, BATCH))]
+    before a time or have their place up to `up_to`; answers their ids, which other flows may get from now on."""
+    flow_ids = [str(flow_id) for (flow_id,) in tx.rows(SQL["prunable_flows"], (saved_before, up_to, BATCH))]
     for flow_id in flow_ids:
         tx.execute(SQL["delete_versions"], (flow_id,))
         tx.execute(SQL["delete_flow"], (flow_id,))
@@ -38,11 +38,10 @@ def prune_flows(tx: Transaction, *, at: float, saved_before: float, keep: int) -
     return flow_ids
 
 
-def prune_entries(tx: Transaction, *, made_before: float, keep: int) -> int:
-    """Delete up to a batch of the journal's entries that are of no run, where they were made before a time or are
-    beyond the `keep` newest; answers how many."""
-    line = keep_line(tx, "keep_line_of_entries", keep)
-    gone = tx.rows(SQL["delete_entries_of_no_run"], (made_before, line, BATCH))
+def prune_entries(tx: Transaction, *, made_before: float, up_to: int) -> int:
+    """Delete up to a batch of the journal's entries that are of no run, where they were made before a time or have
+    their place up to `up_to`; answers how many."""
+    gone = tx.rows(SQL["delete_entries_of_no_run"], (made_before, up_to, BATCH))
     if gone:
         _remember(tx, max(seq for (seq,) in gone))
     return len(gone)
@@ -54,12 +53,6 @@ def prune_cache(tx: Transaction, *, at: float) -> int:
     if gone:
         tx.execute(SQL["delete_orphan_blobs"])
     return len(gone)
-
-
-def keep_line(tx: Transaction, query: str, keep: int) -> int:
-    """The place of the newest that is beyond the `keep` newest, as that statement finds it; 0 where there is none."""
-    row = tx.row(SQL[query], (keep,))
-    return int(row[0]) if row else 0
 
 
 def _remember(tx: Transaction, last: int) -> None:

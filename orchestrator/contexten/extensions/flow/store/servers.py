@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from ..clock import iso
 from .claims import release, take_over
 from .lock import FileLock, holder_of
+from .place import file_of
 from .records import ClaimedRun
 from .sql import SQL
 from .writer import Transaction
@@ -176,6 +177,7 @@ def sweep(database: Path, known: Iterable[str]) -> None:
 
 def drivers_of(database: Path) -> list[dict[str, Any]]:
     """The servers that live now, oldest first, as their lock files say: holder, pid, host, since. Opens no database."""
+    database = file_of(database)
     holders = (holder_of(_lock_path(database, server_id)) for server_id in sorted(_ids(database)))
     return [holder for holder in holders if holder is not None]
 

@@ -55,6 +55,8 @@ class NewDelivery:
     max_pending: int
     actor: str | None = None
     """Who delivers it, where that is not the sender itself."""
+    same_ids: tuple[str, str] | None = None
+    """The first and the last of the ids that make it known, where not its own one alone does."""
 
 
 class Accepted(NamedTuple):
@@ -178,7 +180,8 @@ def no_trigger(trigger_id: str) -> TriggerNotFound:
 # Deliveries
 def accept(tx: Transaction, new: NewDelivery) -> Accepted:
     """Record an event once. Raises TriggerNotFound, TooManyDeliveries."""
-    known = tx.row(SQL["delivery_of_event"], (new.trigger_id, new.event_id))
+    ids = new.same_ids or (new.event_id, new.event_id)
+    known = tx.row(SQL["delivery_of_event"], (new.trigger_id, *ids))
     if known is not None:
         return Accepted(known[0], is_new=False)
     trigger = tx.row(SQL["trigger_for_delivery"], (new.trigger_id,))

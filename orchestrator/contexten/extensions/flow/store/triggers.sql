@@ -55,8 +55,8 @@ WHERE next_at IS NOT NULL AND (handler IS NULL OR handler IN (SELECT value FROM 
 -- name: move_trigger -- a schedule that has fired
 UPDATE triggers SET next_at = ? WHERE trigger_id = ? AND next_at = ? AND enabled = 1
 
--- name: delivery_of_event
-SELECT delivery_id FROM deliveries WHERE trigger_id = ? AND event_id = ?
+-- name: delivery_of_event -- from the first to the last of its ids
+SELECT delivery_id FROM deliveries WHERE trigger_id = ? AND event_id BETWEEN ? AND ? LIMIT 1
 
 -- name: trigger_for_delivery
 SELECT flow_id FROM triggers WHERE trigger_id = ?
@@ -148,19 +148,22 @@ SELECT trigger_id, run_id, flow_id,
 FROM deliveries JOIN triggers USING (trigger_id) WHERE delivery_id = ?
 
 -- name: list_deliveries
-SELECT seq, delivery_id, trigger_id, event_id, type, state, round, run_id, reason, error, received_at, ended_at
+SELECT seq, delivery_id, trigger_id, event_id, type, state, round, run_id, earlier_run_ids, reason, error, received_at,
+       ended_at
 FROM deliveries
 WHERE seq < :before AND (:state IS NULL OR state = :state)
 ORDER BY seq DESC LIMIT :limit
 
 -- name: list_deliveries_of -- a trigger
-SELECT seq, delivery_id, trigger_id, event_id, type, state, round, run_id, reason, error, received_at, ended_at
+SELECT seq, delivery_id, trigger_id, event_id, type, state, round, run_id, earlier_run_ids, reason, error, received_at,
+       ended_at
 FROM deliveries
 WHERE trigger_id = :trigger_id AND seq < :before AND (:state IS NULL OR state = :state)
 ORDER BY seq DESC LIMIT :limit
 
 -- name: list_failed_deliveries -- of a trigger, or of all
-SELECT seq, delivery_id, trigger_id, event_id, type, state, round, run_id, reason, error, received_at, ended_at
+SELECT seq, delivery_id, trigger_id, event_id, type, state, round, run_id, earlier_run_ids, reason, error, received_at,
+       ended_at
 FROM deliveries INDEXED BY deliveries_failed
 WHERE state = 'failed' AND seq < :before AND (:trigger_id IS NULL OR trigger_id = :trigger_id)
 ORDER BY seq DESC LIMIT :limit
@@ -170,7 +173,8 @@ SELECT type, payload FROM deliveries WHERE trigger_id = ? ORDER BY seq DESC LIMI
 
 -- name: deliver_again
 UPDATE deliveries SET state = 'accepted', round = round + 1, run_id = NULL, reason = NULL, error = NULL, is_active = 0,
-    ended_at = NULL
+    ended_at = NULL,
+    earlier_run_ids = iif(run_id IS NULL, earlier_run_ids, json_insert(earlier_run_ids, '$[#]', run_id))
 WHERE delivery_id = ? AND state != 'accepted'
 
 -- name: clear_deliveries -- of a trigger: those that are done with

@@ -388,3 +388,5 @@ class Writer:
                 self._lock.release()
         except (sqlite3.Error, FlowError) as error:
             logger.warning("the journal of SQLite could not be folded in; it will be tried again: %s", error)
+        except Exception:  # the thread must live
+            logger.exception("the journal of SQLite could not be folded in; it will be tried again")

@@ -79,6 +79,8 @@ class Telemetry:
                 instruments.latest = await self.readings()
             except FlowError as error:
                 logger.warning("gauges could not be read: %s", error)
+            except Exception:
+                logger.exception("gauges could not be read")
             await self._clock.sleep(READ_S)
 
     async def measure(self, measures: Measures) -> Callable[[], None]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from ..definition import Constant, NotJson, Scope, Template, TemplateProblem, check_json
@@ -14,10 +15,13 @@ from ..definition.pointers import pointer
 from ..definition.templates import TemplateProblems, compile_condition, compile_template
 from ..errors import InvalidArguments, Issue
 from ..nearest import nearest_name
-from .model import TriggerEvent
+from .model import TriggerEvent, TriggerKind
 
 EVENT_FIELDS = ("kind", "type", "id", "payload", "received_at")
 """What `event` has."""
+
+_NO_CONDITIONS = frozenset(("event", *(f"event.{name}" for name in EVENT_FIELDS if name != "payload")))
+"""An object and texts; a payload may be any JSON."""
 
 MAX_INPUTS_BYTES = 64 << 10  # of templates; what they become may be as large as any inputs
 _ROOTS = ("event",)
@@ -67,6 +71,7 @@ def check_rules(inputs: object, condition: object) -> Rules:
         rules = _compile(dict(inputs) if inputs else None, condition, problems)
         issues += [_issue(problem) for problem in problems]
         issues += _unknown_fields(rules)
+        issues += _no_condition(rules.filter)
     if issues:
         raise InvalidArguments(
             f"The trigger's rules: at {issues[0].path}: {issues[0].message}",
@@ -136,6 +141,25 @@ def unknown_flows(flow_ids: Sequence[str], known: Sequence[str]) -> list[Issue]:
     return issues
 
 
+_OWN_SECRETS = MappingProxyType(
+    {
+        TriggerKind.LINEAR: "Linear signs with the secret made here only where its API makes the webhook with it "
+        "(webhookCreate); its settings show a secret of Linear's own. Put Linear's",
+        TriggerKind.SLACK: "Slack never signs with the secret made here, but with its app's own signing secret: "
+        "the one made is for tests and senders of your own. Put Slack's",
+    }
+)
+
+
+def vendors_own_secret(kind: str, secret_name: str | None) -> list[Issue]:
+    """That no secret is named for a sender that signs with one of its own, so that one was made."""
+    told = _OWN_SECRETS.get(TriggerKind(kind))
+    if told is None or secret_name is not None:
+        return []
+    message = f"{told} into the server's setting secrets (CONTEXTEN_FLOW_SECRETS), and name it in the config."
+    return [Issue(path="/config/secret", code="vendors_own_secret", message=message)]
+
+
 @lru_cache(maxsize=_KEPT)
 def saved_rules(inputs: str | None, condition: str | None) -> Rules:
     """The rules of a saved trigger; `inputs` is JSON text. Raises TemplateProblem where another version of this program
@@ -178,6 +202,18 @@ def _unknown_fields(rules: Rules) -> Iterable[Issue]:
                     got=expression.source[:200],
                     suggestion=better,
                 )
+
+
+def _no_condition(condition: Template) -> Iterable[Issue]:
+    """That a filter is neither true nor false of any event, where that is certain."""
+    for path, expression in condition.expressions():
+        if expression.source in _NO_CONDITIONS or not expression.may_be_boolean:
+            yield Issue(
+                path=path,
+                code="invalid_expression",
+                message="a filter must be true or false, which this never is; compare it with something",
+                got=expression.source[:200],
+            )
 
 
 def check_circle(edges: Sequence[tuple[str, str, str]], flow_ids: Sequence[str], flow_id: str) -> None:

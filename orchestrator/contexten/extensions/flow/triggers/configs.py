@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
@@ -172,8 +172,8 @@ class LinearConfig(TriggerConfig):
 
     events: _Texts = ()
     """`Issue` or `Issue:create`; none given: every event."""
-    secret: SecretName
-    """Linear makes it, when the webhook is created there."""
+    secret: SecretName | None = None
+    """Names the signing secret that Linear shows. None: one is made, and shown once, for Linear's API to take."""
 
 
 class SlackConfig(TriggerConfig):
@@ -186,8 +186,8 @@ class SlackConfig(TriggerConfig):
         Field(max_length=100),
     ] = ()
     """`/deploy`. Neither commands nor events given: every one of both."""
-    secret: SecretName
-    """The app's signing secret."""
+    secret: SecretName | None = None
+    """Names the app's signing secret. None: one is made, and shown once, for senders of your own only."""
     response: Literal["ephemeral", "in_channel"] = "ephemeral"
     """Who sees the answer to a command: who gave it, or the whole channel."""
 
@@ -248,6 +248,7 @@ def parse_config(kind: TriggerKind, config: Mapping[str, Any]) -> TriggerConfig:
         return model.model_validate_json(to_json(dict(config), serialize_unknown=True))  # JSON's own types, strictly
     except ValidationError as error:
         issues = [_issue(model, problem) for problem in error.errors(include_url=False)]
+    issues.sort(key=lambda issue: issue.suggestion is None)  # what is misspelt says why something is missing
     more = f" (and {len(issues) - 1} more)" if len(issues) > 1 else ""
     raise InvalidArguments(
         f"The config of {_a_trigger(kind)}: at {issues[0].path}: {issues[0].message}{more}",
@@ -267,7 +268,29 @@ def _names(model: type[TriggerConfig]) -> tuple[str, ...]:
     return tuple(sorted(model.model_fields, key=lambda name: name in ScheduleConfig.model_fields))
 
 
+_MEANT = MappingProxyType(
+    {
+        "expression": ("cron", "schedule"),
+        "timezone": ("tz",),
+        "every_s": ("interval", "interval_s", "seconds"),
+        "at": ("run_at", "time", "when", "date"),
+        "repositories": ("repo", "repos"),
+        "types": ("events", "event"),
+        "events": ("types", "type"),
+        "path": ("folder", "directory", "dir"),
+        "patterns": ("glob", "globs"),
+        "changes": ("events", "event"),
+        "states": ("on",),
+    }
+)
+"""Other words for a field, which are too unlike its name to be taken for slips of the pen, or more like another's."""
+
 _CODES = {"missing": "missing_argument", "extra_forbidden": "unknown_argument"}
+
+
+def _meant(name: str, known: Sequence[str]) -> str | None:
+    word = name.lower()
+    return next((field for field in known if word in _MEANT.get(field, ())), None) or nearest_name(word, known)
 
 
 def _issue(model: type[TriggerConfig], problem: ErrorDetails) -> Issue:
@@ -277,7 +300,7 @@ def _issue(model: type[TriggerConfig], problem: ErrorDetails) -> Issue:
     if problem["type"] == "missing":
         message = f"{name!r} is missing."
     elif problem["type"] == "extra_forbidden":
-        suggestion = nearest_name(name, list(_names(model)))
+        suggestion = _meant(name, _names(model))
         hint = f"did you mean {suggestion!r}?" if suggestion else f"there are {', '.join(_names(model))}."
         message = f"{name!r} is not known; {hint}"
     elif problem["type"].startswith(("datetime_", "timezone_")):

@@ -7,7 +7,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from ..actor import Actor
@@ -17,7 +17,7 @@ from ..nearest import checked_choice, nearest_name
 from ..settings import FlowSettings
 from ..store.triggers import TriggerRow
 from .checking import check_rules
-from .configs import FileConfig, OnceConfig, ScheduleConfig, TriggerConfig, parse_config
+from .configs import FileConfig, IntervalConfig, OnceConfig, ScheduleConfig, TriggerConfig, parse_config
 from .model import TriggerKind
 from .schedule import next_after, planned_id
 
@@ -68,7 +68,7 @@ class Drafts:
             filter=condition,
             secret=_new_secret(kind, config),
             enabled=True,
-            next_at=_first(config, now),
+            next_at=_first(config, now, now),
             at=now.timestamp(),
             actor=str(actor),
             is_bounded=config.is_bounded,
@@ -93,7 +93,7 @@ class Drafts:
         new_filter = before["filter"] if condition is None else condition or None
         check_rules(new_inputs, new_filter)
         self._check(parsed)
-        if before["secret"] is None and parsed.secret_name is None and _makes_secret(kind):
+        if before["secret"] is None and parsed.secret_name is None and kind.is_hook:
             raise InvalidArguments(
                 "The trigger has no secret but the one that its config names.",
                 next="Name a secret, or create another trigger: its secret is shown then.",
@@ -104,7 +104,7 @@ class Drafts:
         if not is_enabled:
             next_at = None
         elif config is not None or not before["enabled"]:
-            next_at = _first(parsed, now)
+            next_at = _first(parsed, now, datetime.fromtimestamp(before["created_at"], UTC))
         row = TriggerRow(
             trigger_id=before["trigger_id"],
             name=before["name"] if name is None else _checked_name(name),
@@ -192,10 +192,12 @@ def _text(data: Mapping[str, Any]) -> str:
     return json.dumps(data, ensure_ascii=False, sort_keys=True)
 
 
-def _first(config: TriggerConfig, now: datetime) -> float | None:
-    """When a schedule fires first. Raises InvalidArguments where that is never."""
+def _first(config: TriggerConfig, now: datetime, created_at: datetime) -> float | None:
+    """When a schedule that was made then fires next. Raises InvalidArguments where that is never."""
     if not isinstance(config, ScheduleConfig):
         return None
+    if isinstance(config, IntervalConfig) and config.start_at is None:
+        config = config.model_copy(update={"start_at": created_at})  # its beat outlasts every change
     first = next_after(config, now)
     if first is not None:
         return first.timestamp()
@@ -208,12 +210,8 @@ def _first(config: TriggerConfig, now: datetime) -> float | None:
 
 
 def _new_secret(kind: TriggerKind, config: TriggerConfig) -> str | None:
-    """A secret for those who take ours, where none is named: as Standard Webhooks writes one, or for GitHub in hex."""
-    if config.secret_name is not None or not _makes_secret(kind):
+    """A hook's secret, where none is named: as Standard Webhooks writes one, or for others in hex."""
+    if config.secret_name is not None or not kind.is_hook:
         return None
     secret = make_secret()
-    return secret.hex() if kind is TriggerKind.GITHUB else "whsec_" + base64.b64encode(secret).decode()
-
-
-def _makes_secret(kind: TriggerKind) -> bool:
-    return kind in (TriggerKind.GITHUB, TriggerKind.WEBHOOK)
+    return "whsec_" + base64.b64encode(secret).decode() if kind is TriggerKind.WEBHOOK else secret.hex()

@@ -1,4 +1,11 @@
-"""Changes of files as events. What changed while nobody watched is not told."""
+"""Changes of files as events. What changed while nobody watched is not told.
+
+The system says where to look; what happened is how a file is now against how it was when it was looked at last. So an
+event says that a file has come to a state: to a content, to being there, or to being gone. Servers that watch the same
+files look at them at different moments, and a file may have no mark that is the same at all of these. What they share
+is the machine's clock: an event is known already where another server told of the same state after this one last saw
+the file in another. So its id is the state and the time of the look, and ids from that last sight on are its own.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +13,12 @@ import logging
 import os
 import stat
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 from anyio.abc import TaskStatus
@@ -28,8 +36,19 @@ logger = logging.getLogger(__name__)
 
 _RETRY_S = 10.0  # a folder that is not there, on a disk that is not mounted, may come
 _RESTART_S = 0.1
+_KEPT_S = 60.0  # what is known of a file that has gone
 
 Deliver = Callable[[Trigger, TriggerEvent], Awaitable[Any]]
+Mark = tuple[int, ...]
+"""What a file's content is known by, as far as the trigger asks for that."""
+
+
+class _Sight(NamedTuple):
+    """A file when it was looked at last."""
+
+    mark: Mark
+    at: float
+    """Before the look; seconds since the epoch, since other servers compare it with theirs."""
 
 
 def check_path(config: FileConfig, allow_paths: Sequence[Path]) -> None:
@@ -54,9 +73,7 @@ async def watch_files(
 ) -> None:
     """Deliver what happens to the files until cancelled; started when nothing that happens from then on is missed.
 
-    An event's id is made of what every server sees alike, so that several servers that watch deliver it once: of a
-    file its time and size, of one that was deleted the time of its folder (or of the nearest that is left). A path
-    that is not there, or goes away, is waited for.
+    A path that is not there, or goes away, is waited for; it brings nothing the first time, and later what has changed.
     """
     watch = _Watch(trigger, config, Folders(allow_paths), clock)
     level = logging.WARNING
@@ -66,12 +83,13 @@ async def watch_files(
             async with anyio.create_task_group() as group:
                 group.start_soon(watch.listen, name=f"files of {trigger.trigger_id}")
                 await checkpoint()  # the task has begun, and with it the watching
+                await watch.take_stock()
                 task_status.started()
                 task_status = anyio.TASK_STATUS_IGNORED
                 await watch.tell(deliver)
         except* (OSError, AttemptError, _Gone):
             reason = "it is not there, or cannot be watched"
-        except* RuntimeError:  # the library's, at a name that is no text; what it had not told is lost
+        except* RuntimeError:  # the library's, at a name that is no text; taking stock finds what it missed
             reason, pause_s = "the watch broke, as it does at a name that is no text", _RESTART_S
         logger.log(
             level,
@@ -91,7 +109,7 @@ class _Gone(Exception):
 
 
 class _Watch:
-    """The changes of one trigger's files that are not told yet: at most one a file."""
+    """One trigger's files, and where to look since something happened."""
 
     def __init__(self, trigger: Trigger, config: FileConfig, folders: Folders, clock: Clock) -> None:
         self._trigger = trigger
@@ -99,13 +117,25 @@ class _Watch:
         self._folders = folders
         self._clock = clock
         self._root = Path()
-        self._changes: dict[Path, tuple[Change, float]] = {}
-        """By path: what happened, and when last something did; the listener writes, the teller takes away."""
+        self._files: dict[str, _Sight] = {}
+        """By path: those that are there."""
+        self._are_known = anyio.Event()
+        """Once all files have been looked at."""
+        self._gone: dict[str, float] = {}
+        """By path: when those were looked for that have gone lately, in that order."""
+        self._absent_at = 0.0
+        """When any other one was not there."""
+        self._noted: dict[str, float] = {}
+        """By path: when last something happened; the listener writes, the teller takes away."""
         self._news = anyio.Event()
 
     async def listen(self) -> None:
         """Note what happens. Raises _Gone where there is nothing to watch, or no more."""
-        self._root = root = self._folders.locate(self._config.path).path
+        root = self._folders.locate(self._config.path).path
+        if root != self._root:  # at first, and when a link leads elsewhere
+            self._root, self._are_known = root, anyio.Event()
+            self._gone.clear()
+            self._noted.clear()
         if not root.exists():
             raise _Gone
         folder = root if root.is_dir() else root.parent  # a file that is replaced is another file to the system
@@ -117,63 +147,120 @@ class _Watch:
                 async for changes in awatch(
                     folder, watch_filter=None, stop_event=stop, recursive=is_deep, ignore_permission_denied=True
                 ):
+                    await self._are_known.wait()
                     for change, name in sorted(changes):
                         path = Path(name)
                         if (path == root) != (folder == root):  # the folder itself is no file, and no other file is it
-                            self._note(change, path)
+                            self._note(path)
                         if is_deep and change is Change.added:  # what came with a folder, or before it was watched
                             for inner in await anyio.to_thread.run_sync(_files_below, path):
-                                self._note(Change.added, inner)
+                                self._note(inner)
+                    self._note_below([name for change, name in changes if change is Change.deleted])
                     if not folder.exists():
                         raise _Gone
 
-    def _note(self, change: Change, path: Path) -> None:
-        if not _matches(path.relative_to(self._root), path.name, self._config.patterns):
-            return
-        before, _ = self._changes.pop(path, (None, 0.0))
-        merged = _merged(before, change)
-        if merged is not None:
-            self._changes[path] = merged, self._clock.monotonic()
+    async def take_stock(self) -> None:
+        """Look at all files: the first time to know them, later to find what has changed."""
+        now = self._clock.timestamp()
+        marks = await anyio.to_thread.run_sync(self._marks)
+        if not self._are_known.is_set():
+            self._files = {name: _Sight(mark, now) for name, mark in marks.items()}
+            self._absent_at = now
+            self._are_known.set()
+        for name in sorted(self._files.keys() | marks.keys()):
+            if name not in self._files or self._files[name].mark != marks.get(name):
+                self._note(Path(name))
+
+    def _marks(self) -> dict[str, Mark]:
+        """Those of all files that match."""
+        root = self._root
+        paths = _files_below(root, is_deep=self._config.recursive) if root.is_dir() else [root]
+        marks = {}
+        for path in paths:
+            with suppress(OSError):
+                if self._is_wanted(path) and (info := _look(path)) is not None:
+                    marks[str(path)] = self._mark(info)
+        return marks
+
+    def _mark(self, info: os.stat_result) -> Mark:
+        """Where modified files are not asked for, all are alike. Another mode, owner or number of links is no other
+        content; a file that was put in another's place is another."""
+        return (info.st_mtime_ns, info.st_size, info.st_ino) if Change.modified.name in self._config.changes else ()
+
+    def _is_wanted(self, path: Path) -> bool:
+        return _matches(path.relative_to(self._root), path.name, self._config.patterns)
+
+    def _note(self, path: Path) -> None:
+        if self._is_wanted(path):
+            self._noted[str(path)] = self._clock.monotonic()
             self._news.set()
 
+    def _note_below(self, gone: Sequence[str]) -> None:
+        """Of a folder that is moved away the system names none of its files."""
+        folders = tuple(f"{name}{os.sep}" for name in gone if name not in self._files)
+        for name in self._files if folders else ():
+            if name.startswith(folders):
+                self._note(Path(name))
+
     async def tell(self, deliver: Deliver) -> None:
-        """Deliver each change when nothing has followed it for a while."""
+        """Deliver what became of each file when nothing has followed for a while."""
         while True:
-            if not self._changes:
+            if not self._noted:
                 self._news = anyio.Event()
                 await self._news.wait()
-                continue  # a file that came and went is no news
-            settled_at = min(at for _, at in self._changes.values()) + self._config.settle_s
-            await self._clock.sleep(settled_at - self._clock.monotonic())
+            await self._clock.sleep(min(self._noted.values()) + self._config.settle_s - self._clock.monotonic())
             now = self._clock.monotonic()
-            for path in list(self._changes):
-                change, at = self._changes.get(path, (None, now))  # delivering takes time, in which more happens
-                if change is None or at + self._config.settle_s > now:
-                    continue
-                del self._changes[path]
-                event = self._event(change, path)
-                if event is not None:
-                    await deliver(self._trigger, event)
+            for name in list(self._noted):
+                if self._noted[name] + self._config.settle_s <= now:  # delivering takes time, in which more happens
+                    del self._noted[name]
+                    await self._tell_of(Path(name), deliver)
+            self._forget_gone()
 
-    def _event(self, change: Change, path: Path) -> TriggerEvent | None:
-        """None where the trigger does not want it."""
-        if change.name not in self._config.changes:
-            return None
+    async def _tell_of(self, path: Path, deliver: Deliver) -> None:
+        """Deliver what became of a file since it was looked at last, if the trigger asks for it."""
+        name, at = str(path), self._clock.timestamp()
         try:
-            self._folders.locate(str(path))  # a link may lead out of the folders
-            info = path.lstat() if change is not Change.deleted else None
+            self._folders.locate(name)  # a link may lead out of the folders
+            info = _look(path)
         except (AttemptError, OSError):
-            return None
-        if info is not None and not stat.S_ISREG(info.st_mode):
-            return None
-        mark = f"{info.st_mtime_ns}:{info.st_size}" if info is not None else str(_folder_mtime_ns(path))
+            return
+        before, mark = self._files.get(name), None if info is None else self._mark(info)
+        if mark != (None if before is None else before.mark):
+            change = Change.deleted if mark is None else Change.added if before is None else Change.modified
+            if change.name in self._config.changes:
+                seen_at = self._gone.get(name, self._absent_at) if before is None else before.at
+                await deliver(self._trigger, self._event(change, path, info, seen_at))
+        self._remember(name, mark, at)
+
+    def _remember(self, name: str, mark: Mark | None, at: float) -> None:
+        self._gone.pop(name, None)
+        if mark is not None:
+            self._files[name] = _Sight(mark, at)
+        else:
+            self._files.pop(name, None)
+            self._gone[name] = at
+
+    def _forget_gone(self) -> None:
+        """Keep when a file went for as long as that counts: until it is older than all that waits to be told. Then it
+        stands for all files of which no such moment is kept."""
+        now = self._clock.monotonic()
+        line = self._clock.timestamp() - _KEPT_S - (now - min(self._noted.values(), default=now))
+        while self._gone and self._gone[oldest := next(iter(self._gone))] < line:
+            self._absent_at = self._gone.pop(oldest)
+
+    def _event(self, change: Change, path: Path, info: os.stat_result | None, seen_at: float) -> TriggerEvent:
+        """`seen_at`: when the file was last seen in another state."""
+        now = self._clock.timestamp()
+        state = sha256(f"{None if info is None else self._mark(info)}:{path}".encode()).hexdigest()[:40]
+        first, own = (f"{state}:{int(at * 1e6):020}" for at in (min(seen_at, now), now))
         return TriggerEvent(
             kind=TriggerKind.FILE,
             type=change.name,
-            id=sha256(os.fsencode(f"{change.name}:{mark}:{path}")).hexdigest()[:40],
+            id=own,
+            same_ids=(first, f"{state}:~"),
             payload={
-                "path": _text(PurePath(self._config.path, path.relative_to(self._root)).as_posix()),
-                "name": _text(path.name),
+                "path": PurePath(self._config.path, path.relative_to(self._root)).as_posix(),
+                "name": path.name,
                 "change": change.name,
                 "size": info.st_size if info is not None else None,
                 "modified_at": iso(info.st_mtime) if info is not None else None,
@@ -182,21 +269,21 @@ class _Watch:
         )
 
 
-def _files_below(path: Path) -> list[Path]:
-    """Those in a folder and its folders, links not followed; none where it is no folder."""
-    return [Path(folder, name) for folder, _, names in os.walk(path) if not path.is_symlink() for name in names]
+def _files_below(path: Path, *, is_deep: bool = True) -> list[Path]:
+    """Those in a folder, and in its folders, links not followed; none where it is no folder. Names are text."""
+    if path.is_symlink():
+        return []
+    folders = os.walk(path) if is_deep else islice(os.walk(path), 1)
+    return [Path(folder, name) for folder, _, names in folders for name in names if _is_text(f"{folder}{name}")]
 
 
-def _merged(before: Change | None, change: Change) -> Change | None:
-    """What two changes in a row come to; None where it is as if nothing had happened."""
-    match before, change:
-        case Change.added, Change.modified:
-            return Change.added
-        case Change.added, Change.deleted:
-            return None
-        case Change.deleted, Change.added:
-            return Change.modified
-    return change
+def _look(path: Path) -> os.stat_result | None:
+    """None where no file is there. Raises OSError where that cannot be told."""
+    try:
+        info = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return info if stat.S_ISREG(info.st_mode) else None
 
 
 def _matches(inner: PurePath, name: str, patterns: Sequence[str]) -> bool:
@@ -209,19 +296,13 @@ def _matches(inner: PurePath, name: str, patterns: Sequence[str]) -> bool:
     )
 
 
-def _text(name: str) -> str:
-    """A name as JSON can carry it: the system's may be no text."""
-    return os.fsencode(name).decode("utf-8", "replace")
-
-
-def _folder_mtime_ns(path: Path) -> int:
-    """When the folder that a file was deleted from, or the nearest one that is left, was changed."""
-    for folder in path.parents:
-        try:
-            return folder.stat().st_mtime_ns
-        except OSError:
-            continue
-    return 0
+def _is_text(name: str) -> bool:
+    """As JSON can carry it: the system's may be none."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 async def _set_at_end(stop: anyio.Event) -> None:

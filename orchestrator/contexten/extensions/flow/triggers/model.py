@@ -45,6 +45,8 @@ class TriggerEvent:
     """JSON data as it came; never a template, never a command."""
     received_at: str
     """ISO 8601, UTC."""
+    same_ids: tuple[str, str] | None = None
+    """Where servers cannot agree on one id: from this to that, as text, each is an id of this very event."""
 
     def data(self) -> dict[str, Any]:
         """As expressions see it."""

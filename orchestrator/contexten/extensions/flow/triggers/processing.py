@@ -22,7 +22,7 @@ from ..states import TERMINAL_RUN_STATES
 from ..store import Store, Transaction
 from ..store.sql import SQL
 from ..store.triggers import BATCH, Settled, Waiting, leave, next_deliveries, settle, take, tell_handlers
-from .treatment import AT_ONCE, Held, Treatment, config_of
+from .treatment import AT_ONCE, Held, Treatment, config_of, is_cancelled
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ _DELIVERIES = frozenset({"trigger.delivered", "trigger.redelivered", "trigger.re
 _CHANGES = frozenset({"trigger.updated", "trigger.deleted"})
 _SERVERS = frozenset({"server.started", "server.lost", "server.stopped"})
 _TAKES = _DELIVERIES | _CHANGES | _SERVERS
+
+_UNSTARTED = "the deliveries of the trigger %s could not be started and will be tried again"
 
 
 class Processing:
@@ -96,32 +98,46 @@ class Processing:
 
     # One trigger
     async def _work(self, trigger_id: str, flow_id: str | None, server_id: str) -> None:
-        """Start a trigger's deliveries, in order, until none waits or the trigger is another server's."""
+        """Start a trigger's deliveries until none waits or the trigger is another server's. As long as it is this
+        server's, whatever befalls that is tried again."""
         self._bells[bell := Bell(self._clock)] = flow_id
-        unsure = AT_ONCE  # how many whoever had the trigger before may have started, and died before it was recorded
         try:
-            waiting = await self._recorded(trigger_id, server_id)
-            while waiting is not None:
-                batch = waiting.delivery_ids if _is_free(waiting) else waiting.delivery_ids[:1]
-                outcome = partial(self._treatment.outcome, waiting, may_be_started=unsure > 0)
-                outcomes = await asyncio.gather(*map(outcome, batch))
-                settled = [one for one in outcomes if isinstance(one, Settled)]
-                held = next((one for one in outcomes if isinstance(one, Held)), None)
-                if not settled and held is None:  # others have the function that this process has no more
-                    with suppress(FlowError):  # the store is closed, and the trigger is free with that
-                        at = self._clock.timestamp()
-                        await self._store.write(partial(leave, trigger_id=trigger_id, server_id=server_id, at=at))
-                    return
-                unsure = max(0, unsure - len(settled))
-                if settled:
-                    waiting = await self._recorded(trigger_id, server_id, settled)
-                if held is not None and waiting is not None:
-                    await bell.wait(held.seconds)
-                    waiting = await self._recorded(trigger_id, server_id)
-        except Exception:  # a defect must not end what works
-            logger.exception("the deliveries of the trigger %s are not started until another server is", trigger_id)
+            while True:
+                try:
+                    return await self._start(trigger_id, server_id, bell)
+                except asyncio.CancelledError:
+                    if is_cancelled():
+                        raise
+                    logger.exception(_UNSTARTED, trigger_id)  # something that was awaited
+                except Exception:  # a defect must not end what works
+                    logger.exception(_UNSTARTED, trigger_id)
+                    if is_cancelled():
+                        return None
+                await self._clock.sleep(RETRY_S)
         finally:
             self._bells.pop(bell, None)
+
+    async def _start(self, trigger_id: str, server_id: str, bell: Bell) -> None:
+        """Start its deliveries, in order. The bell tells of what may end a wait."""
+        unsure = AT_ONCE  # how many whoever had the trigger before may have started, and died before it was recorded
+        waiting = await self._recorded(trigger_id, server_id)
+        while waiting is not None:
+            batch = waiting.delivery_ids if _is_free(waiting) else waiting.delivery_ids[:1]
+            outcome = partial(self._treatment.outcome, waiting, may_be_started=unsure > 0)
+            outcomes = await asyncio.gather(*map(outcome, batch))
+            settled = [one for one in outcomes if isinstance(one, Settled)]
+            held = next((one for one in outcomes if isinstance(one, Held)), None)
+            if not settled and held is None:  # others have the function that this process has no more
+                with suppress(FlowError):  # the store is closed, and the trigger is free with that
+                    at = self._clock.timestamp()
+                    await self._store.write(partial(leave, trigger_id=trigger_id, server_id=server_id, at=at))
+                return
+            unsure = max(0, unsure - len(settled))
+            if settled:
+                waiting = await self._recorded(trigger_id, server_id, settled)
+            if held is not None and waiting is not None:
+                await bell.wait(held.seconds)
+                waiting = await self._recorded(trigger_id, server_id)
 
     async def _recorded(self, trigger_id: str, server_id: str, settled: Sequence[Settled] = ()) -> Waiting | None:
         """Record what became of deliveries, again until it is recorded, and answer what is next. Nothing is where the

@@ -79,6 +79,7 @@ class Reception:
             trigger_id=trigger.trigger_id,
             delivery_id=make_id("dlv_", now),
             event_id=event.id,
+            same_ids=event.same_ids,
             type=event.type,
             payload=check_json(event.payload, max_bytes=MAX_PAYLOAD_BYTES),
             at=now,

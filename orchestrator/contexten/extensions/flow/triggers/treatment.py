@@ -176,12 +176,12 @@ class Treatment:
             request = await answer if inspect.isawaitable(answer) else answer
         except FlowError:
             raise
-        except Exception as error:
-            logger.exception("the handler %s raised", name)
-            raise HandlerFailed(
-                f"The handler {name!r} raised {type(error).__name__}: {error}",
-                next="Mend it, then deliver the event again.",
-            ) from error
+        except asyncio.CancelledError as error:
+            if is_cancelled():
+                raise
+            raise _raised(name, error) from error  # by what it awaits: nobody cancels the handler itself
+        except (Exception, SystemExit) as error:  # it may leave itself, not the program
+            raise _raised(name, error) from error
         if request is None or isinstance(request, Mapping):
             return request
         raise HandlerFailed(
@@ -224,6 +224,12 @@ class Treatment:
         )
 
 
+def is_cancelled() -> bool:
+    """Whether the current task itself is being cancelled: else a CancelledError is of something that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def config_of(trigger: Waiting) -> TriggerConfig:
     """Raises InvalidArguments where another version of this program took it."""
     return parse_config(TriggerKind(trigger.kind), json.loads(trigger.config))
@@ -238,6 +244,13 @@ def event_of(trigger: Waiting, delivery: WaitingDelivery) -> TriggerEvent:
         payload=json.loads(delivery.payload),
         received_at=iso(delivery.received_at) or "",
     )
+
+
+def _raised(name: str, error: BaseException) -> HandlerFailed:
+    """What to tell of a handler that raised, which the log is told in full."""
+    logger.error("the handler %s raised", name, exc_info=error)
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return HandlerFailed(f"The handler {name!r} raised {what}", next="Mend it, then deliver the event again.")
 
 
 def _actor(trigger: Waiting) -> Actor:

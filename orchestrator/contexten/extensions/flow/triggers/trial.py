@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from ..definition import ExpressionError
@@ -11,25 +11,34 @@ from .checking import check_rules
 from .model import Trigger, TriggerEvent
 from .views import error_view
 
+_ASKED = "a run may start: only the function {handler} decides, which is not asked before the event is delivered"
+
 
 async def foretell(
-    trigger: Trigger, event: TriggerEvent, takes_event: Callable[[str], Awaitable[bool]]
+    trigger: Trigger,
+    event: TriggerEvent,
+    takes_event: Callable[[str], Awaitable[bool]],
+    check_inputs: Callable[[str, Mapping[str, Any]], Awaitable[None]],
 ) -> dict[str, Any]:
-    """Fields of TriggerTest: whether a run would start, with which inputs, or why none would. `takes_event` answers
-    whether a flow declares an input `event`."""
+    """Fields of TriggerTest: whether a run would start, with which inputs, or why none would. A handler is not
+    asked: that it may start one is what `reason` says. `takes_event` answers whether a flow declares an input
+    `event`, `check_inputs` raises what a start with those inputs would."""
     if not trigger.enabled:
         return {"starts": False, "reason": "it is disabled: enable it, and it takes events again"}
     rules = check_rules(trigger.inputs or None, trigger.filter)
+    inputs: dict[str, Any] | None = None
     try:
         if not rules.wants(event):
             return {"starts": False, "reason": "its filter is not true of the event"}
         if trigger.handler is not None:
-            return {"starts": True, "reason": f"the handler {trigger.handler} decides"}
+            return {"starts": True, "reason": _ASKED.format(handler=trigger.handler)}
         assert trigger.flow_id is not None  # noqa: S101 - a trigger has one of them
+        inputs = rules.inputs_for(event)
         if rules.inputs is None and await takes_event(trigger.flow_id):
-            return {"starts": True, "inputs": {"event": event.data()}}
-        return {"starts": True, "inputs": rules.inputs_for(event)}
+            inputs = {"event": event.data()}
+        await check_inputs(trigger.flow_id, inputs)
     except ExpressionError as error:
         return {"starts": False, "error": error_view({"code": "expression_failed", "message": error.message})}
     except FlowError as error:
-        return {"starts": False, "error": error_view(error.as_dict())}
+        return {"starts": False, "inputs": inputs, "error": error_view(error.as_dict())}
+    return {"starts": True, "inputs": inputs}

@@ -17,12 +17,12 @@ from ..answers.paging import check_list, list_name, place_of_page
 from ..answers.reading import Answers
 from ..clock import Clock, iso, make_id
 from ..definition import NotJson, check_json
-from ..errors import Issue, TriggerNotFound
+from ..errors import FlowNotFound, Issue, TriggerNotFound
 from ..flows.saving import Flows
 from ..live.consumer import JournalConsumer
 from ..live.watching import Watchers
 from ..nearest import checked_choice, nearest_name
-from ..runs.submission import RunRequest
+from ..runs.submission import RunRequest, encode_inputs
 from ..settings import FlowSettings
 from ..states import DeliveryState
 from ..store import Stale, Store, Transaction
@@ -30,12 +30,12 @@ from ..store import triggers as changes
 from ..store.cursors import encode
 from ..store.sql import SQL
 from ..views import IssueView, RunView
-from .checking import check_circle, missing_inputs, undeclared_inputs, unknown_flows
+from .checking import check_circle, missing_inputs, undeclared_inputs, unknown_flows, vendors_own_secret
 from .clockwork import Clockwork
 from .configs import FlowConfig, TriggerConfig, parse_config
 from .drafts import Drafts, check_same, checked_kind
 from .endings import ENDS, take_ends
-from .model import HookAnswer, HookRequest, Trigger, TriggerEvent, TriggerKind
+from .model import HookAnswer, HookRequest, Trigger, TriggerEvent
 from .processing import Processing
 from .reception import MAX_PAYLOAD_BYTES, Reception, not_taken
 from .schedule import TICK, tick_payload
@@ -46,10 +46,11 @@ from .views import (
     DeliveryView,
     TriggerCreated,
     TriggerPage,
+    TriggerSaved,
     TriggerTest,
     TriggerView,
     delivery_view,
-    hook_path,
+    next_step,
     trigger_fields,
     trigger_of,
 )
@@ -184,8 +185,8 @@ class Triggers:
         return TriggerCreated(
             **view.model_dump(),
             secret=row.secret,
-            next=_next_step(the_kind, row.trigger_id),
-            warnings=[IssueView(**issue.as_dict()) for issue in await self._doubts(flow_id, inputs, parsed)] or None,
+            next=next_step(the_kind, row.trigger_id),
+            warnings=await self._doubts(row, parsed),
         )
 
     async def update(
@@ -198,7 +199,7 @@ class Triggers:
         name: str | None = None,
         enabled: bool | None = None,
         actor: Actor,
-    ) -> TriggerView:
+    ) -> TriggerSaved:
         """Change what is given; `{}` takes the inputs away, an empty filter the filter. A disabled trigger takes
         nothing; what waits goes on when it is enabled again. Raises TriggerNotFound, InvalidArguments."""
         while True:
@@ -214,7 +215,8 @@ class Triggers:
             )
             with suppress(Stale):  # another change came first, which holds with this one
                 await self._store.write(partial(_save, change=changes.update, row=row, config=parsed))
-                return await self.get(trigger_id)
+                view = await self.get(trigger_id)
+                return TriggerSaved(**view.model_dump(), warnings=await self._doubts(row, parsed))
 
     async def list(
         self, *, flow_id: str | None = None, kind: str | None = None, limit: int = 50, page: str | None = None
@@ -261,7 +263,8 @@ class Triggers:
         row = await self._row(trigger_id)
         trigger = trigger_of(row)
         event = await self._sample(trigger, payload, type)
-        known = {"trigger_id": trigger_id, "event": event.data(), **await foretell(trigger, event, self._takes_event)}
+        told = await foretell(trigger, event, self._takes_event, self._check_inputs)
+        known = {"trigger_id": trigger_id, "event": event.data(), **told}
         if start and trigger.enabled:
             known["delivery"] = await self.deliver(trigger, event, actor)
         return TriggerTest(**known)
@@ -338,21 +341,27 @@ class Triggers:
         properties = schema.get("properties") if isinstance(schema, Mapping) else None
         return isinstance(properties, Mapping) and "event" in properties
 
+    async def _check_inputs(self, flow_id: str, inputs: Mapping[str, Any]) -> None:
+        """Raises FlowNotFound, or InvalidInputs where a run with them is refused."""
+        encode_inputs((await self._flows.saved(flow_id, None)).plan, inputs, self._settings)
+
     async def _inputs_of(self, flow_id: str) -> object:
         """The JSON Schema of the flow's inputs, or None. Raises FlowNotFound."""
         return (await self._flows.saved(flow_id, None)).plan.definition.inputs
 
-    async def _doubts(
-        self, flow_id: str | None, inputs: Mapping[str, Any] | None, config: TriggerConfig
-    ) -> Sequence[Issue]:
-        """What is probably not meant so."""
-        doubts: list[Issue] = []
+    async def _doubts(self, row: changes.TriggerRow, config: TriggerConfig) -> Sequence[IssueView] | None:
+        """What was saved and is probably not meant so."""
+        doubts = vendors_own_secret(row.kind, config.secret_name)
         if isinstance(config, FlowConfig):
             doubts += unknown_flows(config.flow_ids, [str(row[0]) for row in await self._store.rows(SQL["flow_ids"])])
-        if flow_id is not None:
-            schema = await self._inputs_of(flow_id)
-            doubts += [*undeclared_inputs(inputs, schema), *missing_inputs(inputs, schema)]
-        return doubts
+        if row.flow_id is not None:
+            inputs = json.loads(row.inputs) if row.inputs else None
+            try:
+                schema = await self._inputs_of(row.flow_id)
+                doubts += [*undeclared_inputs(inputs, schema), *missing_inputs(inputs, schema)]
+            except FlowNotFound as error:  # it was deleted since
+                doubts.append(Issue(path="/flow_id", code="unknown_flow", message=error.message, got=row.flow_id))
+        return [IssueView(**issue.as_dict()) for issue in doubts] or None
 
     async def _sample(self, trigger: Trigger, payload: object, type: str | None) -> TriggerEvent:
         now = self._clock.now()
@@ -386,9 +395,3 @@ def _save(
         edges = [(edge[0], edge[1], edge[2]) for edge in tx.rows(SQL["flow_edges"]) if edge[0] != row.trigger_id]
         check_circle(edges, config.flow_ids, row.flow_id)
     change(tx, row)
-
-
-def _next_step(kind: TriggerKind, trigger_id: str) -> str:
-    if kind.is_hook:
-        return f"Have its sender post to {hook_path(trigger_id)} on this server, which must run with HTTP."
-    return f"Call test_trigger(trigger_id={trigger_id!r}) to see what an event would start."

@@ -36,13 +36,18 @@ class TriggerView(View):
     updated_at: str
 
 
-class TriggerCreated(TriggerView):
+class TriggerSaved(TriggerView):
+    """The answer to update_trigger."""
+
+    warnings: list[IssueView] | None = Field(None, description="what was saved and may not be meant")
+
+
+class TriggerCreated(TriggerSaved):
     """The answer to create_trigger."""
 
     secret: str | None = Field(None, description="what the sender signs with; shown this once")
     existing: bool = Field(False, description="the same trigger was there already; nothing changed")
     next: str | None = Field(None, description="what to do now")
-    warnings: list[IssueView] | None = Field(None, description="what was saved and may not be meant")
 
 
 class TriggerPage(View):
@@ -73,6 +78,9 @@ class DeliveryView(View):
     reason: str | None = Field(None, description="why nothing was to start")
     error: DeliveryError | None = None
     redeliveries: int = 0
+    earlier_run_ids: list[str] | None = Field(
+        None, description="the runs that it started before it was delivered again, oldest first"
+    )
     received_at: str
     ended_at: str | None = None
     payload: Any = Field(None, description="as it came; only where one delivery was asked for")
@@ -89,10 +97,10 @@ class TriggerTest(View):
     """What a trigger would do about an event."""
 
     trigger_id: str
-    starts: bool = Field(description="whether a run would start, or has started where that was asked for")
+    starts: bool = Field(description="whether a run would start; of a handler, which alone decides: may start")
     event: dict[str, Any]
     inputs: dict[str, Any] | None = Field(None, description="what the flow would get")
-    reason: str | None = Field(None, description="why nothing would start")
+    reason: str | None = Field(None, description="why nothing would start, or who decides")
     error: DeliveryError | None = None
     delivery: DeliveryView | None = Field(None, description="where it was really delivered")
 
@@ -140,6 +148,13 @@ def hook_path(trigger_id: str) -> str:
     return f"/hooks/{trigger_id}"
 
 
+def next_step(kind: TriggerKind, trigger_id: str) -> str:
+    """What to do once a trigger was made."""
+    if kind.is_hook:
+        return f"Have its sender post to {hook_path(trigger_id)} on this server, which must run with HTTP."
+    return f"Call test_trigger(trigger_id={trigger_id!r}) to see what an event would start."
+
+
 def delivery_view(row: sqlite3.Row, *, with_payload: bool = False) -> DeliveryView:
     """A delivery's row as a view."""
     return DeliveryView(
@@ -152,6 +167,7 @@ def delivery_view(row: sqlite3.Row, *, with_payload: bool = False) -> DeliveryVi
         reason=row["reason"],
         error=error_view(json.loads(row["error"])) if row["error"] else None,
         redeliveries=row["round"],
+        earlier_run_ids=json.loads(row["earlier_run_ids"]) or None,
         received_at=iso(row["received_at"]) or "",
         ended_at=iso(row["ended_at"]),
         payload=json.loads(row["payload"]) if with_payload else None,

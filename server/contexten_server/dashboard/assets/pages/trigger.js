@@ -20,7 +20,7 @@ import {
 import { latest, refill } from "../ui/reading.js";
 import { table } from "../ui/tables.js";
 import { ago, at } from "../ui/times.js";
-import { kindLabel } from "../ui/trigger_form.js";
+import { isUnhandled, kindLabel, triggerState } from "../ui/trigger_form.js";
 import { parseJson } from "../ui/json_text.js";
 
 const REFRESH_MS = 700;
@@ -31,6 +31,7 @@ const STATES = [
   ["filtered", "Filtered"],
   ["failed", "Failed"],
 ];
+const UNHANDLED = "No program that runs. Nothing fires or starts until one has its function.";
 const WORDS = Object.fromEntries(STATES);
 
 export function open({ app, api, live, go, id, signal }) {
@@ -99,7 +100,7 @@ export function open({ app, api, live, go, id, signal }) {
 
   const told = (trigger) =>
     facts([
-      ["State", trigger.enabled ? badge("completed", "On") : badge("cancelled", "Off")],
+      ["State", triggerState(trigger)],
       ["Kind", kindLabel(trigger.kind)],
       [
         "Starts",
@@ -107,6 +108,7 @@ export function open({ app, api, live, go, id, signal }) {
           ? h("a", { href: `#/flows/${encodeURIComponent(trigger.flow_id)}` }, trigger.flow_id)
           : trigger.handler,
       ],
+      ["Handled by", isUnhandled(trigger) ? UNHANDLED : null],
       ["Next", trigger.next_at ? [at(trigger.next_at), " (", ago(trigger.next_at), ")"] : null],
       ["Waiting deliveries", trigger.waiting || null],
       ["Its sender posts to", trigger.url ? copyable(`${new URL(`.${trigger.url}`, document.baseURI)}`, "address") : null],
@@ -140,14 +142,14 @@ export function open({ app, api, live, go, id, signal }) {
         [
           "Became",
           "wide",
-          (delivery) =>
+          (delivery) => [
             delivery.run_id
-              ? h(
-                  "a",
-                  { href: `#/runs/${encodeURIComponent(delivery.run_id)}`, dataset: { rowLink: "" } },
-                  h("code", {}, delivery.run_id),
-                )
+              ? runLink(delivery.run_id, { dataset: { rowLink: "" } })
               : h("span", { class: "muted" }, delivery.error?.message ?? delivery.reason ?? "–"),
+            delivery.earlier_run_ids?.length
+              ? h("div", { class: "earlier" }, "Before:", delivery.earlier_run_ids.toReversed().map((id) => runLink(id)))
+              : null,
+          ],
         ],
         ["Received", "when", (delivery) => ago(delivery.received_at)],
         [
@@ -161,6 +163,9 @@ export function open({ app, api, live, go, id, signal }) {
       ],
       found,
     );
+
+  const runLink = (run_id, props) =>
+    h("a", { href: `#/runs/${encodeURIComponent(run_id)}`, ...props }, h("code", {}, run_id));
 
   async function again(delivery) {
     try {
@@ -208,7 +213,7 @@ export function open({ app, api, live, go, id, signal }) {
       go("triggers");
   }
 
-  async function test() {
+  async function test({ handler }) {
     const payload = h("textarea", {
       rows: 6,
       class: "code-input",
@@ -235,14 +240,15 @@ export function open({ app, api, live, go, id, signal }) {
       },
     );
     if (answer) {
-      tell(answer);
+      tell(answer, handler);
       await loadDeliveries();
     }
   }
 
-  function tell(answer) {
+  function tell(answer, handler) {
+    const would = handler ? "Its function decides" : "It would start a run";
     formDialog(
-      answer.starts ? (answer.delivery ? "It was delivered" : "It would start a run") : "Nothing would start",
+      answer.starts ? (answer.delivery ? "It was delivered" : would) : "Nothing would start",
       [
         answer.reason ? h("p", {}, answer.reason) : null,
         answer.error ? problem(answer.error) : null,

@@ -1,11 +1,11 @@
 // What starts flows by itself.
 
 import { failed } from "../ui/dialogs.js";
-import { badge, button, empty, h, pageHead, replace, select } from "../ui/elements.js";
+import { button, empty, h, pageHead, replace, select } from "../ui/elements.js";
 import { latest } from "../ui/reading.js";
 import { table } from "../ui/tables.js";
 import { ago } from "../ui/times.js";
-import { createTrigger, kindLabel } from "../ui/trigger_form.js";
+import { createTrigger, kindLabel, triggerState } from "../ui/trigger_form.js";
 import { number } from "../run/format.js";
 
 const REFRESH_MS = 1000;
@@ -83,7 +83,7 @@ export function open({ app, api, live, go, query, signal }) {
               ? h("a", { href: `#/flows/${encodeURIComponent(trigger.flow_id)}` }, trigger.flow_id)
               : h("code", {}, trigger.handler),
         ],
-        ["State", "", (trigger) => (trigger.enabled ? badge("completed", "On") : badge("cancelled", "Off"))],
+        ["State", "", triggerState],
         ["Next", "when", (trigger) => ago(trigger.next_at) ?? "–"],
         ["Waiting", "numeric", (trigger) => number(trigger.waiting)],
       ],

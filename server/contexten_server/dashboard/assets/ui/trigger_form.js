@@ -1,7 +1,7 @@
 // The dialog that makes a trigger, with the fields that its kind needs.
 
 import { dialog, formDialog } from "./dialogs.js";
-import { button, copyable, field, h, replace, say, select } from "./elements.js";
+import { badge, button, copyable, field, h, replace, say, select } from "./elements.js";
 import { parseJson } from "./json_text.js";
 import { schemaForm } from "./schema_form.js";
 
@@ -25,8 +25,17 @@ function forPeople(kinds, kind) {
 /** A kind of trigger as a word. */
 export const kindLabel = (kind) => LABELS[kind] ?? words(kind);
 
+/** Whether nothing becomes of a trigger that is on, since no program that runs has its function. */
+export const isUnhandled = ({ enabled, handled }) => enabled && handled === false;
+
+/** How a trigger stands. */
+export function triggerState(trigger) {
+  if (isUnhandled(trigger)) return badge("waiting", "Nobody handles it");
+  return trigger.enabled ? badge("completed", "On") : badge("cancelled", "Off");
+}
+
 /**
- * Ask for a trigger and make it; shows what its sender must be told. Resolves with it, or with null; where `signal` has
+ * Ask for a trigger and make it; shows what its sender must be told, and what may not be meant so. Resolves with it, or with null; where `signal` has
  * aborted nothing is asked.
  */
 export async function createTrigger({ api, flow_id, signal }) {
@@ -106,11 +115,11 @@ export async function createTrigger({ api, flow_id, signal }) {
         }),
     },
   );
-  if (created?.url || created?.secret) await tellSender(created);
+  if (created?.url || created?.warnings) await tell(created);
   return created;
 }
 
-function tellSender({ url, secret, next }) {
+function tell({ url, secret, next, warnings = [] }) {
   return dialog("The trigger is there", (close) => [
     url
       ? h(
@@ -123,7 +132,14 @@ function tellSender({ url, secret, next }) {
     secret
       ? h("div", { class: "secret" }, h("strong", {}, "Its secret, shown this once"), copyable(secret, "secret"))
       : null,
-    next ? h("p", { class: "muted" }, next) : null,
+    url && next ? h("p", { class: "muted" }, next) : null,
+    h(
+      "ul",
+      { class: "findings", "aria-label": "Warnings" },
+      warnings.map(({ path, message }) =>
+        h("li", { class: "finding", dataset: { kind: "warning" } }, h("code", {}, path), h("p", {}, message)),
+      ),
+    ),
     h(
       "footer",
       {},

@@ -19,7 +19,7 @@ from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
-from ...outside.command import end_group
+from ...outside.command import end_group, guarding
 from .target import StdioTarget
 
 _LEAVE_S = 1.0  # for a server to end by itself once its input is closed
@@ -40,27 +40,29 @@ async def stdio_transport(
     long. Raises OSError or ValueError where the program cannot be started, AttemptError where a secret for it has no
     value.
     """
-    with anyio.CancelScope(shield=True):  # cancelled in here, asyncio would leave the program's children
-        process = await anyio.open_process(
-            [target.command, *target.args],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=get_default_environment() | target.env(),
-            cwd=target.cwd,
-            start_new_session=True,
-        )
-    pipe = _Pipe(process, max_bytes, on_end)
-    async with anyio.create_task_group() as group:
-        group.start_soon(pipe.read)
-        group.start_soon(pipe.write)
-        group.start_soon(pipe.read_errors)
-        try:
-            yield pipe.incoming, pipe.outgoing
-        finally:
-            with anyio.CancelScope(shield=True):
-                await pipe.close()
-            group.cancel_scope.cancel()
+    async with guarding() as guard:
+        with anyio.CancelScope(shield=True):  # cancelled in here, asyncio would leave the program's children
+            process = await anyio.open_process(
+                [target.command, *target.args],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=get_default_environment() | target.env(),
+                cwd=target.cwd,
+                start_new_session=True,
+            )
+        pipe = _Pipe(process, max_bytes, on_end)
+        async with anyio.create_task_group() as group:
+            group.start_soon(pipe.read)
+            group.start_soon(pipe.write)
+            group.start_soon(pipe.read_errors)
+            try:
+                await guard(process.pid)
+                yield pipe.incoming, pipe.outgoing
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await pipe.close()
+                group.cancel_scope.cancel()
 
 
 class _Pipe:
@@ -138,12 +140,7 @@ class _Pipe:
         self._is_closing = True
         self.incoming.close()
         self.outgoing.close()
-        if self._process.stdin is not None:
-            with suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
-                await self._process.stdin.aclose()
-        with anyio.move_on_after(_LEAVE_S):
-            await self._process.wait()
-        with anyio.move_on_after(_KILL_S):  # a child that left the group may hold the pipes for ever
-            await end_group(self._process)
+        with anyio.move_on_after(_LEAVE_S + _KILL_S):  # a child that left the group may hold the pipes for ever
+            await end_group(self._process, leave_s=_LEAVE_S)
         for stream in (self._received, self._to_send):
             stream.close()

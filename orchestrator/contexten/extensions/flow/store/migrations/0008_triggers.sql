@@ -42,6 +42,7 @@ CREATE TABLE deliveries (
     state TEXT NOT NULL CHECK (state IN ('accepted', 'started', 'filtered', 'failed')),
     round INTEGER NOT NULL DEFAULT 0 CHECK (round >= 0), -- how often it was delivered again
     run_id TEXT, -- may be pruned
+    earlier_run_ids TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(earlier_run_ids)), -- of rounds before, as they came
     reason TEXT,
     error TEXT CHECK (error IS NULL OR json_valid(error)),
     is_active INTEGER NOT NULL DEFAULT 0 CHECK (is_active IN (0, 1)), -- its run was not seen to have ended
