@@ -32,6 +32,7 @@ API = "/api/"
 ASSETS = "/assets/"
 """Below it, and at `/`, lies what browsers need before they can send a token: nothing secret."""
 
+_FAREWELL_S = 1.0  # for a client to take the end of its answer
 _RETRY_AFTER_S = 5  # the grace, and a start
 
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
@@ -177,9 +178,12 @@ class EndWithServer:
             if not self._stopping.is_set():
                 raise
             # The HTTP server waits no longer, such as for the rest of a request, and would call it a defect.
-            if not exchange.is_begun:
-                await _come_again()(scope, receive, exchange.send)
-        await exchange.finish()
+            with anyio.move_on_after(_FAREWELL_S):
+                if not exchange.is_begun:
+                    await _come_again()(scope, receive, exchange.send)
+                await exchange.finish()
+        else:
+            await exchange.finish()
 
 
 def _come_again() -> JSONResponse:

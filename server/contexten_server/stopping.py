@@ -81,10 +81,11 @@ class Stop:
 
 
 class Watchdog:
-    """Ends the process with code 0 when its time is over, even if a thread or a child hangs: what was acknowledged is
-    on disk already."""
+    """Ends the process when its time is over, even if a thread or a child hangs: what was acknowledged is on disk
+    already."""
 
-    def __init__(self) -> None:
+    def __init__(self, code: int = 0) -> None:
+        self._code = code
         self._timer: threading.Timer | None = None
 
     def start(self, seconds: float) -> None:
@@ -98,8 +99,7 @@ class Watchdog:
         if self._timer is not None:
             self._timer.cancel()
 
-    @staticmethod
-    def _end() -> None:
+    def _end(self) -> None:
         sys.stderr.write("contexten-flow: something did not end in time; runs go on at the next start\n")
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(self._code)

@@ -93,3 +93,16 @@ def test_a_signal_in_the_middle_of_the_start_ends_it_in_order(desk: Path, number
             assert server.wait(60) == 0
         assert server.stdout is not None
         assert server.stdout.read() == b""
+
+
+def test_a_thread_that_hangs_does_not_keep_a_server_that_has_ended(desk: Path) -> None:
+    program = """
+import threading
+from contexten_server.cli.serve import _to_the_end
+
+threading.Thread(target=threading.Event().wait).start()
+raise SystemExit(_to_the_end(lambda: 3))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3
+    assert "did not end in time" in done.stderr

@@ -301,7 +301,7 @@ async def test_deliveries_beyond_the_number_that_is_kept_are_pruned_but_none_tha
         line = await keep_line(store, "keep_line_of_deliveries", 3)
         assert await store.write(lambda tx: prune_deliveries(tx, ended_before=0.0, up_to=line)) == 1
         assert await store.write(lambda tx: prune_deliveries(tx, ended_before=0.0, up_to=line)) == 0
-        assert [row[0] for row in await store.rows("SELECT seq FROM deliveries")] == [1, 3, 4, 5]
+        assert [row[0] for row in await store.rows("SELECT seq FROM deliveries ORDER BY seq")] == [1, 3, 4, 5]
         assert await store.write(lambda tx: prune_deliveries(tx, ended_before=10.0, up_to=0)) == 3
 
 

@@ -205,3 +205,5 @@ async def test_links_that_lead_in_a_circle_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to(tmp_path / "a")
     with pytest.raises(StoreError, match="cannot be followed"):
         FlowService(FlowSettings(database=tmp_path / "a"))
+    with pytest.raises(StoreError, match="no such user"):
+        FlowService(FlowSettings(database=Path("~nobody-of-that-name/flow.sqlite3")))

@@ -17,6 +17,8 @@ from contexten_server.cli.options import Db
 from contexten_server.cli.screen import Screen
 from contexten_server.running import termination_interrupts
 
+_LINGER_S = 0.5  # for threads to end
+
 
 class Transport(StrEnum):
     """How clients reach the server."""
@@ -71,7 +73,8 @@ def serve(
 
 
 def _to_the_end(work: Callable[[], int]) -> int:
-    """Serve; a signal ends it in order at any moment, and one that comes again changes nothing."""
+    """Serve; a signal ends it in order at any moment. Afterwards one more changes nothing, and no thread that hangs
+    keeps the process."""
     try:
         with termination_interrupts():
             code = work()
@@ -79,6 +82,9 @@ def _to_the_end(work: Callable[[], int]) -> int:
         code = Exit.OK
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    from contexten_server.stopping import Watchdog
+
+    Watchdog(code).start(_LINGER_S)
     return code
 
 

@@ -5,10 +5,11 @@ from functools import partial
 
 import anyio
 import pytest
-from starlette.types import Message
+from starlette.types import Message, Scope, Send
 
 from contexten.extensions.flow.outside.urls import is_loopback
 from contexten.extensions.flow.settings import FlowSettings
+from contexten_server import access
 from contexten_server.access import BindRefused, EndWithServer, bracketed, check_bind, security_for
 from contexten_server.http import bind
 
@@ -100,3 +101,26 @@ async def test_a_request_that_is_cut_off_is_an_answer_only_where_the_server_stop
         await asyncio.wait([request])
     assert request.cancelled() is not is_stopping
     assert [message["status"] for message in sent if "status" in message] == ([503] if is_stopping else [])
+
+
+@pytest.mark.anyio
+async def test_a_client_that_reads_no_more_does_not_keep_a_request_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "_FAREWELL_S", 0.0)
+    begun, stopping = anyio.Event(), anyio.Event()
+
+    async def stream(scope: Scope, receive: object, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await anyio.sleep_forever()
+
+    async def send(message: Message) -> None:
+        begun.set()
+        if message["type"] == "http.response.body":
+            await anyio.sleep_forever()
+
+    scope = {"type": "http", "method": "GET", "path": "/api/events", "headers": []}
+    request = asyncio.create_task(EndWithServer(stream, stopping)(scope, partial(asyncio.Future), send))
+    with anyio.fail_after(5):
+        await begun.wait()
+        stopping.set()
+        request.cancel()
+        await asyncio.wait([request])

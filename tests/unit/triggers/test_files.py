@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ import anyio
 import pytest
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from contexten.extensions.flow.clock import SystemClock
+from contexten.extensions.flow.clock import SystemClock, read_boot_id
 from contexten.extensions.flow.errors import InvalidArguments
 from contexten.extensions.flow.triggers import files
 from contexten.extensions.flow.triggers.configs import FileConfig
@@ -46,6 +50,25 @@ class QuickClock(SystemClock):
             await self.is_back.wait()
 
 
+class SetClock(SystemClock):
+    """Is set while it runs, as by NTP, or starts again with the machine."""
+
+    __slots__ = ("uptime", "wall")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wall = self.uptime = 0.0
+
+    def timestamp(self) -> float:
+        return super().timestamp() + self.wall
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self.wall)
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.uptime
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "allowed" / "in"
@@ -56,8 +79,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def watch(folder: Path) -> Watch:
     @asynccontextmanager
-    async def watching(clock: SystemClock | None = None, **config: Any) -> AsyncIterator[Events]:
-        send, receive = anyio.create_memory_object_stream[TriggerEvent](100)
+    async def watching(clock: SystemClock | None = None, *, room: int = 100, **config: Any) -> AsyncIterator[Events]:
+        send, receive = anyio.create_memory_object_stream[TriggerEvent](room)
 
         async def deliver(trigger: Trigger, event: TriggerEvent) -> None:
             await send.send(event)
@@ -200,6 +223,58 @@ async def test_a_file_that_is_moved_away_and_back_is_new_each_time(folder: Path,
     assert not are_one(told[1][0], told[3][1])
 
 
+async def test_no_change_is_lost_or_told_twice_when_the_wall_clock_is_set_back(folder: Path, watch: Watch) -> None:
+    clock = SetClock()
+    told = []
+    async with watch(clock, changes=("added", "deleted")) as here, watch(clock, changes=("added", "deleted")) as there:
+        for _ in range(2):
+            (folder / "a.csv").write_text("1")
+            told.append([await here.receive(), await there.receive()])
+            (folder / "a.csv").unlink()
+            told.append([await here.receive(), await there.receive()])
+            clock.wall -= 60
+    assert all(are_one(here, there) for here, there in told)
+    assert not _is_known(told[2][0], told[0][0])
+    assert not _is_known(told[3][0], told[1][0])
+
+
+async def test_what_was_told_before_the_machine_started_again_is_another_change(
+    folder: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SetClock()
+    told = []
+    for boot_id in ("first", "second"):
+        monkeypatch.setattr(files, "read_boot_id", lambda boot_id=boot_id: boot_id)
+        async with watch(clock, changes=("added",)) as events:
+            (folder / "a.csv").write_text("1")
+            told.append(await events.receive())
+            (folder / "a.csv").unlink()
+        clock.uptime -= 60
+    assert not _is_known(told[1], told[0])
+
+
+def test_processes_of_a_machine_share_its_monotonic_clock_and_know_its_start() -> None:
+    clock = SystemClock()
+    before = clock.monotonic()
+    there = subprocess.run(
+        [sys.executable, "-c", "import time; print(time.monotonic())"], capture_output=True, check=True
+    )
+    assert before < float(there.stdout) < clock.monotonic()
+    assert read_boot_id()
+
+
+def test_where_the_system_has_no_id_of_its_start_the_time_of_that_stands_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read_text(path: Path, **_: object) -> str:
+        raise FileNotFoundError(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", read_text)
+        boot_id = read_boot_id.__wrapped__()
+    assert 0 < int(boot_id) < SystemClock().timestamp()
+
+
 async def test_an_old_version_that_is_put_back_is_a_change(folder: Path, watch: Watch, tmp_path: Path) -> None:
     for name in ("old", "new"):
         (tmp_path / name).write_text(name)
@@ -234,6 +309,62 @@ async def test_what_goes_with_a_folder_is_told_of_and_again_when_it_comes_back(
         assert ((gone := await events.receive()).type, gone.payload["path"]) == ("deleted", "in/batch/a.csv")
         (tmp_path / "batch").rename(folder / "batch")
         assert ((back := await events.receive()).type, back.payload["path"]) == ("added", "in/batch/a.csv")
+
+
+async def test_what_goes_with_a_folder_while_it_is_being_told_of_is_told_of_too(
+    folder: Path, watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_told, is_noted = anyio.Event(), anyio.Event()
+    note_below, make_event = files._Watch._note_below, files._Watch._event
+
+    async def note_below_and_say(watch: files._Watch, gone: Iterable[str]) -> None:
+        names = list(gone)
+        await note_below(watch, names)
+        if names:
+            is_noted.set()
+
+    def make_event_and_say(watch: files._Watch, *args: Any) -> TriggerEvent:
+        is_told.set()
+        return make_event(watch, *args)
+
+    monkeypatch.setattr(files._Watch, "_note_below", note_below_and_say)
+    monkeypatch.setattr(files._Watch, "_event", make_event_and_say)
+    (folder / "batch").mkdir()
+    async with watch(room=0, changes=("added", "deleted")) as events:
+        (folder / "batch" / "a.csv").write_text("1")
+        await is_told.wait()
+        (folder / "batch").rename(tmp_path / "batch")
+        await is_noted.wait()
+        assert [(await events.receive()).type for _ in range(2)] == ["added", "deleted"]
+
+
+@pytest.mark.parametrize("is_deep", [True, False])
+async def test_looking_for_files_in_what_went_holds_up_nobody(
+    folder: Path, watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_deep: bool
+) -> None:
+    threads: list[int] = []
+    those_below = files._those_below
+
+    def those_below_elsewhere(folders: AbstractSet[str], names: Iterable[str]) -> list[str]:
+        threads.append(threading.get_ident())
+        return those_below(folders, names)
+
+    monkeypatch.setattr(files, "_those_below", those_below_elsewhere)
+    (folder / "batch").mkdir()
+    (folder / "batch" / "a.csv").write_text("1")
+    async with watch(recursive=is_deep, changes=("added", "deleted")) as events:
+        (folder / "batch").rename(tmp_path / "batch")
+        if is_deep:
+            assert (await events.receive()).payload["path"] == "in/batch/a.csv"
+        (folder / "b.csv").write_text("1")
+        assert (await events.receive()).payload["path"] == "in/b.csv"
+    assert bool(threads) is is_deep
+    assert threading.get_ident() not in threads
+
+
+def test_files_are_found_in_folders_at_whatever_depth() -> None:
+    names = ["/in/a/1", "/in/a/b/2", "/in/ab/3", "/in/4", "/in/a"]
+    assert files._those_below({"/in/a", "/in/4", "/in/x"}, names) == ["/in/a/1", "/in/a/b/2"]
 
 
 async def test_of_files_that_went_long_ago_nothing_is_kept(

@@ -302,6 +302,22 @@ async def cancelled(_: TriggerEvent) -> RunRequest | None:
     return None
 
 
+async def cancels_itself(_: TriggerEvent) -> RunRequest | None:
+    """As a timeout does that is not undone."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+    return None
+
+
+def cancels_itself_at_once(_: TriggerEvent) -> RunRequest | None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    return None
+
+
 async def leaves(_: TriggerEvent) -> RunRequest | None:
     sys.exit("no more")
 
@@ -312,7 +328,13 @@ def leaves_at_once(_: TriggerEvent) -> RunRequest | None:
 
 @pytest.mark.parametrize(
     ("handler", "told"),
-    [(cancelled, "CancelledError"), (leaves, "SystemExit: no more"), (leaves_at_once, "SystemExit: 3")],
+    [
+        (cancelled, "CancelledError"),
+        (cancels_itself, "CancelledError"),
+        (cancels_itself_at_once, "CancelledError"),
+        (leaves, "SystemExit: no more"),
+        (leaves_at_once, "SystemExit: 3"),
+    ],
 )
 async def test_a_function_that_is_cancelled_or_leaves_fails_its_delivery_and_the_next_one_starts(
     settings: FlowSettings, handler: Handler, told: str
@@ -369,6 +391,38 @@ async def test_a_defect_that_stops_a_trigger_stops_it_for_a_moment_only(
             await raised.wait()
             while (await flows.triggers.get("hook")).waiting:
                 await clock.advance(1)
+        assert [(await settled(flows, delivery_id)).state for delivery_id in sent] == ["started", "started"]
+
+
+async def test_a_defect_with_one_delivery_has_no_other_started_beside_itself(
+    settings: FlowSettings, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome, raised, go_on = Treatment.outcome, anyio.Event(), anyio.Event()
+    begun: list[str] = []
+
+    async def defective(self: Treatment, trigger: Any, delivery_id: str, **more: Any) -> Any:
+        begun.append(delivery_id)
+        if len(begun) == 1:
+            raised.set()
+            raise asyncio.CancelledError
+        await go_on.wait()
+        return await outcome(self, trigger, delivery_id, **more)
+
+    monkeypatch.setattr(Treatment, "outcome", defective)
+    async with FlowService(settings, clock=clock, drive=False) as flows:
+        await hook(flows)
+        sent = [await send(flows, number) for number in range(2)]
+    async with FlowService(settings, clock=clock) as flows:
+        with anyio.fail_after(30):
+            await raised.wait()
+            for _ in range(20):
+                await clock.advance(1)
+                await flows.triggers.get("hook")
+            assert begun == sent
+            go_on.set()
+            while (await flows.triggers.get("hook")).waiting:
+                await clock.advance(1)
+        assert begun == sent * 2
         assert [(await settled(flows, delivery_id)).state for delivery_id in sent] == ["started", "started"]
 
 

@@ -244,13 +244,50 @@ async def test_a_filter_that_is_never_true_or_false_is_refused(settings: FlowSet
     async with FlowService(settings, drive=False) as flows:
         await flow_of(flows)
         await flows.triggers.create(flow_id="target", kind="webhook", trigger_id="hook", actor=PYTHON)
-        for never in ("1", "'x'", "null", "[true]", "event", "event.type", "{{ event.id }}", "size(event.payload) + 1"):
+        texts = ("event", "event.type", "(event.type)", "event['type']", "(event)['type']", "{{ event.id }}")
+        for never in ("1", "'x'", "null", "[true]", "size(event.payload) + 1", *texts):
             with pytest.raises(InvalidArguments) as wrong:
                 await flows.triggers.update("hook", filter=never, actor=PYTHON)
             [issue] = wrong.value.issues
             assert (issue.path, issue.code, "true or false" in issue.message) == ("/filter", "invalid_expression", True)
-        for possible in ("true", "event.payload", "event.payload.draft", "has(event.type)", "event.type == 'x'"):
+        payloads = ("event.payload", "(event.payload)", "event['payload']", "event.payload.draft")
+        for possible in ("true", "has(event.type)", "event.type == 'x'", *payloads):
             assert (await flows.triggers.update("hook", filter=possible, actor=PYTHON)).filter == possible
+
+
+@pytest.mark.parametrize("condition", ["event.type", "1", "event.nothing", "no CEL"])
+async def test_a_trigger_whose_rules_would_be_refused_today_can_be_changed_and_its_trial_says_why_it_starts_nothing(
+    settings: FlowSettings, condition: str
+) -> None:
+    async with FlowService(settings, drive=False) as flows:
+        await flow_of(flows)
+        await flows.triggers.create(flow_id="target", kind="webhook", trigger_id="hook", actor=PYTHON)
+        await flows._store.write(lambda tx: tx.rows("UPDATE triggers SET filter = ?", (condition,)))
+        told = await flows.triggers.test("hook", payload=1, actor=PYTHON)
+        assert not told.starts
+        assert told.error is not None
+        assert told.error.code in {"expression_failed", "invalid_expression"}
+        renamed = await flows.triggers.update("hook", name="old", enabled=False, actor=PYTHON)
+        assert (renamed.name, renamed.enabled, renamed.filter) == ("old", False, condition)
+        with pytest.raises(InvalidArguments):
+            await flows.triggers.update("hook", filter=condition, actor=PYTHON)
+        await flows.triggers.update("hook", filter="", enabled=True, actor=PYTHON)
+        assert (await flows.triggers.test("hook", payload=1, actor=PYTHON)).starts
+
+
+async def test_a_trigger_whose_secret_the_settings_name_no_more_can_be_disabled(
+    settings: FlowSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THEIRS", "a secret of theirs")
+    granting = FlowSettings(**{**settings.model_dump(), "secrets": "THEIRS"})
+    config = {"secret": "THEIRS"}
+    async with FlowService(granting, drive=False) as flows:
+        await flow_of(flows)
+        await flows.triggers.create(flow_id="target", kind="github", trigger_id="hook", config=config, actor=PYTHON)
+    async with FlowService(settings, drive=False) as flows:
+        assert not (await flows.triggers.update("hook", enabled=False, actor=PYTHON)).enabled
+        with pytest.raises(InvalidArguments, match="name no secret"):
+            await flows.triggers.update("hook", config=config, actor=PYTHON)
 
 
 async def test_a_hook_answers_who_may_and_refuses_who_may_not(settings: FlowSettings, clock: FakeClock) -> None:

@@ -10,6 +10,8 @@ import random
 import secrets
 import time
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 import anyio
@@ -29,7 +31,7 @@ class Clock(Protocol):
         ...
 
     def monotonic(self) -> float:
-        """Seconds that never go back, comparable within this process only."""
+        """Seconds that never go back, the same for all processes of the machine while it is up (see `read_boot_id`)."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -68,6 +70,21 @@ class SystemClock:
 def monotonic() -> float:
     """Seconds that never go back, for waiting on other processes: no clock but the machine's moves those."""
     return time.monotonic()
+
+
+@cache
+def read_boot_id() -> str:
+    """What this start of the machine is known by: monotonic times are comparable where it is the same.
+
+    Where the system has no id for it, it is the time of the start, which moves when the wall clock is set: processes
+    that began before and after that do not take their times for comparable then.
+    """
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:  # not Linux
+        import psutil  # which elsewhere nobody has to wait for
+
+        return str(int(psutil.boot_time()))
 
 
 def block(seconds: float) -> None:

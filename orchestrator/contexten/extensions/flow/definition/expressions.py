@@ -19,7 +19,7 @@ from ..errors import AttemptError
 from . import functions
 from .costs import ALTERNATIVE, MAX_ITERATIONS, Estimate, TooMuchWork, is_light
 from .scope import ROOTS, Scope
-from .syntax import Build, Call, Node, fixed_path, free_paths, read_tree
+from .syntax import Build, Call, Node, Select, fixed_path, free_paths, read_tree
 from .values import MAX_DEPTH, MAX_INTEGER, as_timestamp
 
 MAX_LENGTH = 4096  # characters
@@ -99,6 +99,13 @@ class Expression:
     def may_be_boolean(self) -> bool:
         """Whether its value may be true or false, as far as CEL tells before it is evaluated."""
         return self._program is None or self._program.return_type() in (cel.Type.BOOL, cel.Type.DYN)
+
+    @property
+    def path(self) -> tuple[str | int, ...] | None:
+        """The path that it is, however it is written; None where it is more than a path."""
+        if self._tree is None or (isinstance(self._tree, Select) and self._tree.test):
+            return self._path
+        return fixed_path(self._tree)
 
     def evaluate(self, scope: Scope) -> Any:
         """The expression's value in that scope, as JSON data. Raises ExpressionError."""

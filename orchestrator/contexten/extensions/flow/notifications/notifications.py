@@ -296,12 +296,14 @@ class Notifications:
 
 def _notification_view(row: sqlite3.Row, pending: int, dead: int) -> NotificationView:
     url: str | None = row["url"]
-    public = None if url is None else urlsplit(url)._replace(query="", fragment="").geturl()
+    parts = None if url is None else urlsplit(url)
+    if parts is not None and (parts.query or parts.fragment):
+        url = f"{parts._replace(query='', fragment='').geturl()}?…"
     return NotificationView(
         notification_id=row["notification_id"],
         name=row["name"],
         kind=row["kind"],
-        url=url if url == public else f"{public}?…",
+        url=url,
         secret_name=row["secret_name"],
         events=json.loads(row["events"]),
         flow_id=row["flow_id"],

@@ -16,9 +16,15 @@ _NETWORK_FILE_SYSTEMS = frozenset(
 
 def file_of(database: Path) -> Path:
     """The file that a database's path leads to, whatever links are on the way: its locks lie beside it, where everybody
-    finds the same ones. Raises StoreError where links lead in a circle."""
+    finds the same ones. Raises StoreError where `~` names nobody, or links lead in a circle."""
     try:
-        return database.expanduser().resolve()
+        database = database.expanduser()
+    except RuntimeError as error:
+        raise StoreError(
+            "The database's path begins with ~, and there is no such user.", next="Name another file with --db."
+        ) from error
+    try:
+        return database.resolve()
     except (RuntimeError, OSError) as error:
         raise StoreError(
             "The database's path cannot be followed: its links lead in a circle.",

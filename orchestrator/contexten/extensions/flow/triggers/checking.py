@@ -9,7 +9,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from ..definition import Constant, NotJson, Scope, Template, TemplateProblem, check_json
+from ..definition import Constant, ExpressionError, NotJson, Scope, Template, TemplateProblem, check_json
 from ..definition.findings import CodeBudget
 from ..definition.pointers import pointer
 from ..definition.templates import TemplateProblems, compile_condition, compile_template
@@ -20,7 +20,7 @@ from .model import TriggerEvent, TriggerKind
 EVENT_FIELDS = ("kind", "type", "id", "payload", "received_at")
 """What `event` has."""
 
-_NO_CONDITIONS = frozenset(("event", *(f"event.{name}" for name in EVENT_FIELDS if name != "payload")))
+_NO_CONDITIONS = frozenset((("event",), *(("event", name) for name in EVENT_FIELDS if name != "payload")))
 """An object and texts; a payload may be any JSON."""
 
 MAX_INPUTS_BYTES = 64 << 10  # of templates; what they become may be as large as any inputs
@@ -167,6 +167,13 @@ def saved_rules(inputs: str | None, condition: str | None) -> Rules:
     return _compile(json.loads(inputs) if inputs else None, condition, None)
 
 
+def rules_error(error: ExpressionError | TemplateProblem) -> dict[str, Any]:
+    """Why saved rules tell nothing of an event, as a delivery keeps it."""
+    if isinstance(error, ExpressionError):
+        return {"code": "expression_failed", "message": error.message}
+    return {"code": error.code, "message": f"at {error.path}: {error.message}"}
+
+
 def _compile(inputs: dict[str, Any] | None, condition: str | None, problems: TemplateProblems | None) -> Rules:
     return Rules(
         _ALWAYS if condition is None else compile_condition(condition, "/filter", problems, _ROOTS),
@@ -207,7 +214,7 @@ def _unknown_fields(rules: Rules) -> Iterable[Issue]:
 def _no_condition(condition: Template) -> Iterable[Issue]:
     """That a filter is neither true nor false of any event, where that is certain."""
     for path, expression in condition.expressions():
-        if expression.source in _NO_CONDITIONS or not expression.may_be_boolean:
+        if expression.path in _NO_CONDITIONS or not expression.may_be_boolean:
             yield Issue(
                 path=path,
                 code="invalid_expression",

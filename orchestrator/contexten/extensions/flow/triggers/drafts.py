@@ -91,8 +91,9 @@ class Drafts:
         parsed = parse_config(kind, json.loads(before["config"]) if config is None else config)
         new_inputs = inputs if inputs is not None else json.loads(before["inputs"]) if before["inputs"] else None
         new_filter = before["filter"] if condition is None else condition or None
-        check_rules(new_inputs, new_filter)
-        self._check(parsed)
+        check_rules(inputs, condition or None)  # what stays may be of a time with other rules or settings
+        if config is not None:
+            self._check(parsed)
         if before["secret"] is None and parsed.secret_name is None and kind.is_hook:
             raise InvalidArguments(
                 "The trigger has no secret but the one that its config names.",

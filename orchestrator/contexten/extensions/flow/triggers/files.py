@@ -3,8 +3,9 @@
 The system says where to look; what happened is how a file is now against how it was when it was looked at last. So an
 event says that a file has come to a state: to a content, to being there, or to being gone. Servers that watch the same
 files look at them at different moments, and a file may have no mark that is the same at all of these. What they share
-is the machine's clock: an event is known already where another server told of the same state after this one last saw
-the file in another. So its id is the state and the time of the look, and ids from that last sight on are its own.
+is the machine, and its clock that is never set: an event is known already where another server told of the same state
+after this one last saw the file in another. So its id is the state, in this boot of the machine, and the time of the
+look, and ids from that last sight on are its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from hashlib import sha256
@@ -25,7 +28,7 @@ from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint
 from watchfiles import Change, awatch
 
-from ..clock import Clock, iso
+from ..clock import Clock, iso, read_boot_id
 from ..definition.values import as_timestamp
 from ..errors import AttemptError, InvalidArguments, Issue
 from ..outside.folders import Folders
@@ -48,7 +51,7 @@ class _Sight(NamedTuple):
 
     mark: Mark
     at: float
-    """Before the look; seconds since the epoch, since other servers compare it with theirs."""
+    """Before the look; seconds of the monotonic clock, which other servers compare with theirs."""
 
 
 def check_path(config: FileConfig, allow_paths: Sequence[Path]) -> None:
@@ -155,13 +158,14 @@ class _Watch:
                         if is_deep and change is Change.added:  # what came with a folder, or before it was watched
                             for inner in await anyio.to_thread.run_sync(_files_below, path):
                                 self._note(inner)
-                    self._note_below([name for change, name in changes if change is Change.deleted])
+                    if is_deep:
+                        await self._note_below(name for change, name in changes if change is Change.deleted)
                     if not folder.exists():
                         raise _Gone
 
     async def take_stock(self) -> None:
         """Look at all files: the first time to know them, later to find what has changed."""
-        now = self._clock.timestamp()
+        now = self._clock.monotonic()
         marks = await anyio.to_thread.run_sync(self._marks)
         if not self._are_known.is_set():
             self._files = {name: _Sight(mark, now) for name, mark in marks.items()}
@@ -195,11 +199,10 @@ class _Watch:
             self._noted[str(path)] = self._clock.monotonic()
             self._news.set()
 
-    def _note_below(self, gone: Sequence[str]) -> None:
+    async def _note_below(self, gone: Iterable[str]) -> None:
         """Of a folder that is moved away the system names none of its files."""
-        folders = tuple(f"{name}{os.sep}" for name in gone if name not in self._files)
-        for name in self._files if folders else ():
-            if name.startswith(folders):
+        if folders := {name for name in gone if name not in self._files}:
+            for name in await anyio.to_thread.run_sync(_those_below, folders, [*self._files, *self._noted]):
                 self._note(Path(name))
 
     async def tell(self, deliver: Deliver) -> None:
@@ -211,14 +214,15 @@ class _Watch:
             await self._clock.sleep(min(self._noted.values()) + self._config.settle_s - self._clock.monotonic())
             now = self._clock.monotonic()
             for name in list(self._noted):
-                if self._noted[name] + self._config.settle_s <= now:  # delivering takes time, in which more happens
-                    del self._noted[name]
+                if (noted_at := self._noted[name]) + self._config.settle_s <= now:
                     await self._tell_of(Path(name), deliver)
+                    if self._noted[name] == noted_at:  # delivering takes time, in which more happens
+                        del self._noted[name]
             self._forget_gone()
 
     async def _tell_of(self, path: Path, deliver: Deliver) -> None:
         """Deliver what became of a file since it was looked at last, if the trigger asks for it."""
-        name, at = str(path), self._clock.timestamp()
+        name, at = str(path), self._clock.monotonic()
         try:
             self._folders.locate(name)  # a link may lead out of the folders
             info = _look(path)
@@ -243,16 +247,15 @@ class _Watch:
     def _forget_gone(self) -> None:
         """Keep when a file went for as long as that counts: until it is older than all that waits to be told. Then it
         stands for all files of which no such moment is kept."""
-        now = self._clock.monotonic()
-        line = self._clock.timestamp() - _KEPT_S - (now - min(self._noted.values(), default=now))
+        line = min(self._noted.values(), default=self._clock.monotonic()) - _KEPT_S
         while self._gone and self._gone[oldest := next(iter(self._gone))] < line:
             self._absent_at = self._gone.pop(oldest)
 
     def _event(self, change: Change, path: Path, info: os.stat_result | None, seen_at: float) -> TriggerEvent:
         """`seen_at`: when the file was last seen in another state."""
-        now = self._clock.timestamp()
-        state = sha256(f"{None if info is None else self._mark(info)}:{path}".encode()).hexdigest()[:40]
-        first, own = (f"{state}:{int(at * 1e6):020}" for at in (min(seen_at, now), now))
+        mark = None if info is None else self._mark(info)
+        state = sha256(f"{read_boot_id()}:{mark}:{path}".encode()).hexdigest()[:40]
+        first, own = (f"{state}:{int(at * 1e6):020}" for at in (seen_at, self._clock.monotonic()))
         return TriggerEvent(
             kind=TriggerKind.FILE,
             type=change.name,
@@ -275,6 +278,19 @@ def _files_below(path: Path, *, is_deep: bool = True) -> list[Path]:
         return []
     folders = os.walk(path) if is_deep else islice(os.walk(path), 1)
     return [Path(folder, name) for folder, _, names in folders for name in names if _is_text(f"{folder}{name}")]
+
+
+def _those_below(folders: AbstractSet[str], names: Iterable[str]) -> list[str]:
+    """Those of the names that lie in one of the folders, at whatever depth."""
+    by_folder = defaultdict(list)
+    for name in names:
+        by_folder[name.rpartition(os.sep)[0]].append(name)
+    return [
+        name
+        for folder, inner in by_folder.items()
+        if not folders.isdisjoint((folder, *map(str, PurePath(folder).parents)))
+        for name in inner
+    ]
 
 
 def _look(path: Path) -> os.stat_result | None:

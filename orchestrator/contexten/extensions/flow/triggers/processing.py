@@ -22,7 +22,7 @@ from ..states import TERMINAL_RUN_STATES
 from ..store import Store, Transaction
 from ..store.sql import SQL
 from ..store.triggers import BATCH, Settled, Waiting, leave, next_deliveries, settle, take, tell_handlers
-from .treatment import AT_ONCE, Held, Treatment, config_of, is_cancelled
+from .treatment import AT_ONCE, Held, Treatment, config_of
 
 logger = logging.getLogger(__name__)
 
@@ -106,12 +106,12 @@ class Processing:
                 try:
                     return await self._start(trigger_id, server_id, bell)
                 except asyncio.CancelledError:
-                    if is_cancelled():
+                    if _is_cancelled():
                         raise
                     logger.exception(_UNSTARTED, trigger_id)  # something that was awaited
                 except Exception:  # a defect must not end what works
                     logger.exception(_UNSTARTED, trigger_id)
-                    if is_cancelled():
+                    if _is_cancelled():
                         return None
                 await self._clock.sleep(RETRY_S)
         finally:
@@ -124,7 +124,10 @@ class Processing:
         while waiting is not None:
             batch = waiting.delivery_ids if _is_free(waiting) else waiting.delivery_ids[:1]
             outcome = partial(self._treatment.outcome, waiting, may_be_started=unsure > 0)
-            outcomes = await asyncio.gather(*map(outcome, batch))
+            outcomes = await asyncio.gather(*map(outcome, batch), return_exceptions=True)
+            for failure in outcomes:  # all have ended: none goes on beside its next try
+                if isinstance(failure, BaseException):
+                    raise failure
             settled = [one for one in outcomes if isinstance(one, Settled)]
             held = next((one for one in outcomes if isinstance(one, Held)), None)
             if not settled and held is None:  # others have the function that this process has no more
@@ -153,6 +156,12 @@ class Processing:
             except FlowError as error:
                 logger.warning("a delivery could not be recorded and will be tried again: %s", error)
                 await self._clock.sleep(RETRY_S)
+
+
+def _is_cancelled() -> bool:
+    """Whether the current task itself is being cancelled: else a CancelledError is of something that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _is_free(waiting: Waiting) -> bool:

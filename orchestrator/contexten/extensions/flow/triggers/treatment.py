@@ -24,7 +24,7 @@ from ..store import Store
 from ..store.sql import SQL
 from ..store.triggers import Settled, Waiting, WaitingDelivery
 from ..views import RunView
-from .checking import Rules, saved_rules
+from .checking import Rules, rules_error, saved_rules
 from .configs import Overlap, ScheduleConfig, TriggerConfig, parse_config
 from .model import TriggerEvent, TriggerKind
 
@@ -120,11 +120,8 @@ class Treatment:
             if held is not None:
                 return held
             request = await self._request(trigger, event, rules)
-        except ExpressionError as error:
-            return self._failed(trigger, delivery, {"code": "expression_failed", "message": error.message})
-        except TemplateProblem as error:
-            problem = {"code": error.code, "message": f"at {error.path}: {error.message}"}
-            return self._failed(trigger, delivery, problem)
+        except (ExpressionError, TemplateProblem) as error:
+            return self._failed(trigger, delivery, rules_error(error))
         if request is None:
             return self._filtered(trigger, delivery, "its handler starts nothing for the event")
         key = _key(delivery)
@@ -171,21 +168,17 @@ class Treatment:
         handler = self._handlers.get(name)
         if handler is None:
             raise _NobodyHandles
-        try:
-            answer = handler(event)
-            request = await answer if inspect.isawaitable(answer) else answer
-        except FlowError:
-            raise
-        except asyncio.CancelledError as error:
-            if is_cancelled():
-                raise
-            raise _raised(name, error) from error  # by what it awaits: nobody cancels the handler itself
-        except (Exception, SystemExit) as error:  # it may leave itself, not the program
-            raise _raised(name, error) from error
-        if request is None or isinstance(request, Mapping):
-            return request
+        # gather asks it in a task of its own, which it may cancel, and which ends before this one does
+        answers = await asyncio.gather(_answer(name, handler, event), return_exceptions=True)
+        answer = answers[0]
+        if isinstance(answer, FlowError):
+            raise answer
+        if isinstance(answer, BaseException):
+            raise _raised(name, answer) from answer
+        if answer is None or isinstance(answer, Mapping):
+            return answer
         raise HandlerFailed(
-            f"The handler {name!r} answered {type(request).__name__}, not a mapping or None.",
+            f"The handler {name!r} answered {type(answer).__name__}, not a mapping or None.",
             next="Mend it, then deliver the event again.",
         )
 
@@ -224,12 +217,6 @@ class Treatment:
         )
 
 
-def is_cancelled() -> bool:
-    """Whether the current task itself is being cancelled: else a CancelledError is of something that it awaits."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 def config_of(trigger: Waiting) -> TriggerConfig:
     """Raises InvalidArguments where another version of this program took it."""
     return parse_config(TriggerKind(trigger.kind), json.loads(trigger.config))
@@ -244,6 +231,14 @@ def event_of(trigger: Waiting, delivery: WaitingDelivery) -> TriggerEvent:
         payload=json.loads(delivery.payload),
         received_at=iso(delivery.received_at) or "",
     )
+
+
+async def _answer(name: str, handler: Handler, event: TriggerEvent) -> RunRequest | None:
+    try:
+        answer = handler(event)
+        return await answer if inspect.isawaitable(answer) else answer
+    except SystemExit as error:  # it may leave itself, not the program
+        raise _raised(name, error) from error
 
 
 def _raised(name: str, error: BaseException) -> HandlerFailed:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from ..definition import ExpressionError
+from ..definition import ExpressionError, TemplateProblem
 from ..errors import FlowError
-from .checking import check_rules
+from .checking import rules_error, saved_rules
 from .model import Trigger, TriggerEvent
 from .views import error_view
 
@@ -25,9 +26,9 @@ async def foretell(
     `event`, `check_inputs` raises what a start with those inputs would."""
     if not trigger.enabled:
         return {"starts": False, "reason": "it is disabled: enable it, and it takes events again"}
-    rules = check_rules(trigger.inputs or None, trigger.filter)
     inputs: dict[str, Any] | None = None
     try:
+        rules = saved_rules(json.dumps(trigger.inputs) if trigger.inputs else None, trigger.filter)
         if not rules.wants(event):
             return {"starts": False, "reason": "its filter is not true of the event"}
         if trigger.handler is not None:
@@ -37,8 +38,8 @@ async def foretell(
         if rules.inputs is None and await takes_event(trigger.flow_id):
             inputs = {"event": event.data()}
         await check_inputs(trigger.flow_id, inputs)
-    except ExpressionError as error:
-        return {"starts": False, "error": error_view({"code": "expression_failed", "message": error.message})}
+    except (ExpressionError, TemplateProblem) as error:
+        return {"starts": False, "error": error_view(rules_error(error))}
     except FlowError as error:
         return {"starts": False, "inputs": inputs, "error": error_view(error.as_dict())}
     return {"starts": True, "inputs": inputs}
