@@ -17,7 +17,7 @@ from contexten_server.cli.options import Db
 from contexten_server.cli.screen import Screen
 from contexten_server.running import termination_interrupts
 
-_LINGER_S = 0.5  # for threads to end
+_LINGER_S = 0.3  # for threads to end
 
 
 class Transport(StrEnum):
