@@ -134,6 +134,8 @@ async def test_a_definition_is_checked_as_a_patch_leaves_it(web: httpx.AsyncClie
     twice = (await web.post("/api/check", json={"workflow_def": '{"stages": [], "stages": []}', "patch": patch})).json()
     assert "definition" not in twice
     assert twice["issues"][0]["code"] == "duplicate_key"
+    for given in (wrong, "no JSON"):  # what is no patch is refused, whatever it is for
+        await _error(await web.post("/api/check", json={"workflow_def": given, "patch": [1]}), 422, "invalid_arguments")
     astray = [{"op": "remove", "path": "/nowhere"}]
     refused = await web.post("/api/check", json={"workflow_def": wrong, "patch": astray})
     assert (await _error(refused, 422, "invalid_arguments"))["issues"][0]["path"] == "/0"

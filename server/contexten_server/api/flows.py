@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Query, Response
 from pydantic import Field
 
-from contexten.extensions.flow.definition import apply_patch, load_json
+from contexten.extensions.flow.definition import apply_patch, check_patch, load_json
 from contexten.extensions.flow.errors import InvalidArguments, InvalidDefinition
 from contexten.extensions.flow.views import Explanation, FlowPage, FlowSaved, FlowView, IssueView, PlanView, View
 from contexten_server.api.listing import Listing, Parameters
@@ -117,6 +117,7 @@ def _patched(definition: Any, patch: list[Any] | None) -> dict[str, Any] | None:
     then says. Raises InvalidArguments where the patch does not fit."""
     if patch is None:
         return None
+    check_patch(patch)
     if isinstance(definition, str):
         try:
             definition = load_json(definition)

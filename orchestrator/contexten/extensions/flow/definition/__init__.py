@@ -10,7 +10,7 @@ from .jsontext import DuplicateKeys, load_json
 from .model import MAX_S, Retry, Stage, Task, WorkflowDefinition
 from .names import is_flow_id, is_identifier, make_flow_id, make_identifier
 from .naming import named_tasks
-from .patching import apply_patch
+from .patching import apply_patch, check_patch
 from .plan import Plan, StageNode, TaskNode, compile_plan
 from .schema import json_schema
 from .schemas import check_inputs, misfits
@@ -46,6 +46,7 @@ __all__ = [
     "ToolSpec",
     "WorkflowDefinition",
     "apply_patch",
+    "check_patch",
     "check",
     "check_inputs",
     "check_json",

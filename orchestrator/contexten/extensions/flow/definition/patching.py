@@ -16,8 +16,7 @@ def apply_patch(document: Any, patch: Any) -> Any:
     Raises InvalidArguments, with an issue that names the operation, where the patch is no RFC 6902 list
     or does not fit the document.
     """
-    if not isinstance(patch, list) or not all(isinstance(operation, dict) for operation in patch):
-        raise _refusal("", "a patch is a list of operations such as {op, path, value}")
+    check_patch(patch)
     current = document
     for index, operation in enumerate(patch):
         try:
@@ -28,6 +27,12 @@ def apply_patch(document: Any, patch: Any) -> Any:
         except (TypeError, KeyError, ValueError, IndexError, AttributeError, RecursionError):
             raise _refusal(f"/{index}", "the operation is no operation of RFC 6902, or leads nowhere") from None
     return current
+
+
+def check_patch(patch: Any) -> None:
+    """Raises InvalidArguments where it is no list of objects, whatever it is to be applied to."""
+    if not isinstance(patch, list) or not all(isinstance(operation, dict) for operation in patch):
+        raise _refusal("", "a patch is a list of operations such as {op, path, value}")
 
 
 def _refusal(path: str, message: str) -> FlowError:
