@@ -17,6 +17,8 @@ from contexten.extensions.flow import FlowSettings
 from contexten.extensions.flow.errors import InvalidArguments
 from contexten.extensions.flow.triggers.model import TriggerEvent
 
+from ..triggers.sources.vendors import SLACK_MENTION
+
 if TYPE_CHECKING:
     from tests.unit.app.conftest import Http, Request, Wait
 
@@ -31,23 +33,6 @@ app = ContextenApp(name="workflow-app")
 flow_manager = app.flow_manager
 """
 
-# https://docs.slack.dev/reference/events/app_mention
-MENTION = {
-    "token": "ZZZZZZWSxiZZZ2yIvs3peJ",
-    "team_id": "T123ABC456",
-    "api_app_id": "A123ABC456",
-    "event": {
-        "type": "app_mention",
-        "user": "U123ABC456",
-        "text": "What is the hour of the pearl, <@U0LAN0Z89>?",
-        "ts": "1515449522.000016",
-        "channel": "C123ABC456",
-        "event_ts": "1515449522000016",
-    },
-    "type": "event_callback",
-    "event_id": "Ev123ABC456",
-    "event_time": 1515449522000016,
-}
 # https://docs.slack.dev/interactivity/implementing-slash-commands
 COMMAND = {
     "token": "gIkuvaNzQIHg97ATvDxqgjtO",
@@ -123,13 +108,13 @@ async def test_a_mention_and_a_command_of_slack_start_flows(
         return StartFlow(workflow_def=echo, inputs={"text": event.payload["text"]})
 
     async with client(app) as http:
-        mention = await http.post(**slack(json.dumps(MENTION).encode()))
+        mention = await http.post(**slack(json.dumps(SLACK_MENTION).encode()))
         assert mention.status_code == 200
         command = await http.post(**slack(urlencode(COMMAND).encode()))
         assert (command.status_code, command.json()["response_type"]) == (200, "ephemeral")
         service = await app.flow_manager.service()
         by_type = {one.type: one.delivery_id for one in (await service.triggers.deliveries()).deliveries}
-        assert await output(app, by_type["app_mention"]) == {"text": MENTION["event"]["text"]}  # type: ignore[index]  # it is a mapping
+        assert await output(app, by_type["app_mention"]) == {"text": SLACK_MENTION["event"]["text"]}  # type: ignore[index]  # it is a mapping
         assert await output(app, by_type["/deploy"]) == {"text": "94070"}
         challenge = {"type": "url_verification", "challenge": "3eZbrw1a", "token": "x"}
         assert (await http.post(**slack(json.dumps(challenge).encode()))).json() == {"challenge": "3eZbrw1a"}

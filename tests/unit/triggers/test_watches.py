@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -16,7 +17,7 @@ from contexten.extensions.flow.triggers.model import TriggerEvent
 from contexten.extensions.flow.triggers.views import trigger_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from contexten.extensions.flow.triggers.configs import FileConfig
@@ -59,6 +60,23 @@ class Watch:
                 await self._changed.wait()
 
 
+@asynccontextmanager
+async def _watched(
+    settings: FlowSettings, folder: Path, monkeypatch: pytest.MonkeyPatch, **limits: int
+) -> AsyncIterator[tuple[FlowService, Watch, Trigger]]:
+    """A service whose one trigger watches the folder, by a stand-in for what looks at files."""
+    watch = Watch()
+    monkeypatch.setattr(files, "watch_files", watch)
+    async with FlowService(settings.model_copy(update={"allow_paths": (folder,)})) as flows:
+        await flows.create_flow(workflow_def=NOTE, flow_id="target")
+        config = {"path": str(folder), **limits}
+        await flows.triggers.create(flow_id="target", kind="file", config=config, trigger_id="files", actor=PYTHON)
+        await watch.is_now({"files": ("*",)})
+        row = await flows._store.row(SQL["read_trigger"], ("files",))
+        assert row is not None
+        yield flows, watch, trigger_of(row)
+
+
 async def test_a_watch_begins_follows_its_trigger_and_ends_with_it(
     settings: FlowSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,24 +103,16 @@ async def test_a_watch_begins_follows_its_trigger_and_ends_with_it(
 async def test_what_happens_to_a_file_waits_until_there_is_room_for_it(
     settings: FlowSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watch = Watch()
-    monkeypatch.setattr(files, "watch_files", watch)
     monkeypatch.setattr("contexten.extensions.flow.triggers.watches.RETRY_S", 0.01)
-    allowed = settings.model_copy(update={"allow_paths": (tmp_path,)})
-    async with FlowService(allowed) as flows:
-        await flows.create_flow(workflow_def=NOTE, flow_id="target")
-        config = {"path": str(tmp_path), "max_pending": 1, "max_active": 1}
-        await flows.triggers.create(flow_id="target", kind="file", config=config, trigger_id="files", actor=PYTHON)
-        await watch.is_now({"files": ("*",)})
+    limits = {"max_pending": 1, "max_active": 1}
+    async with _watched(settings, tmp_path, monkeypatch, **limits) as (flows, watch, trigger):
         events = [
             TriggerEvent(kind="file", type="added", id=str(number), payload={}, received_at="") for number in range(20)
         ]
-        row = await flows._store.row(SQL["read_trigger"], ("files",))
-        assert row is not None
         with anyio.fail_after(30):
             async with anyio.create_task_group() as group:
                 for event in events:
-                    group.start_soon(watch.deliver, trigger_of(row), event)
+                    group.start_soon(watch.deliver, trigger, event)
         assert len((await flows.triggers.deliveries(limit=50)).deliveries) == 20
 
 
@@ -117,43 +127,23 @@ async def test_a_folder_that_is_not_allowed_is_refused(settings: FlowSettings, t
 async def test_an_event_that_can_never_be_recorded_holds_up_no_other_one(
     settings: FlowSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watch = Watch()
-    monkeypatch.setattr(files, "watch_files", watch)
-    allowed = settings.model_copy(update={"allow_paths": (tmp_path,)})
-    async with FlowService(allowed) as flows:
-        await flows.create_flow(workflow_def=NOTE, flow_id="target")
-        await flows.triggers.create(
-            flow_id="target", kind="file", config={"path": str(tmp_path)}, trigger_id="files", actor=PYTHON
-        )
-        await watch.is_now({"files": ("*",)})
-        row = await flows._store.row(SQL["read_trigger"], ("files",))
-        assert row is not None
+    async with _watched(settings, tmp_path, monkeypatch) as (flows, watch, trigger):
         for number, payload in enumerate([{"size": float("nan")}, {"size": 1}]):
             event = TriggerEvent(kind="file", type="added", id=str(number), payload=payload, received_at="")
-            await watch.deliver(trigger_of(row), event)
+            await watch.deliver(trigger, event)
         assert [one.event_id for one in (await flows.triggers.deliveries()).deliveries] == ["1"]
         await flows.triggers.delete("files", actor=PYTHON)
         event = TriggerEvent(kind="file", type="added", id="late", payload={}, received_at="")
-        assert await watch.deliver(trigger_of(row), event) is None
+        assert await watch.deliver(trigger, event) is None
 
 
 async def test_what_another_server_told_of_a_file_is_not_recorded_again(
     settings: FlowSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watch = Watch()
-    monkeypatch.setattr(files, "watch_files", watch)
-    allowed = settings.model_copy(update={"allow_paths": (tmp_path,)})
-    async with FlowService(allowed) as flows:
-        await flows.create_flow(workflow_def=NOTE, flow_id="target")
-        await flows.triggers.create(
-            flow_id="target", kind="file", config={"path": str(tmp_path)}, trigger_id="files", actor=PYTHON
-        )
-        await watch.is_now({"files": ("*",)})
-        row = await flows._store.row(SQL["read_trigger"], ("files",))
-        assert row is not None
+    async with _watched(settings, tmp_path, monkeypatch) as (flows, watch, trigger):
         for own, since in (("a:5", "a:2"), ("a:4", "a:3"), ("a:7", "a:5"), ("a:9", "a:6"), ("b:1", "b:0")):
             last = f"{own[0]}:~"
             event = TriggerEvent(kind="file", type="added", id=own, payload={}, received_at="", same_ids=(since, last))
-            await watch.deliver(trigger_of(row), event)
+            await watch.deliver(trigger, event)
         recorded = [one.event_id for one in (await flows.triggers.deliveries()).deliveries]
         assert recorded == ["b:1", "a:9", "a:5"]
